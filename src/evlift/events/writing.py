@@ -1,0 +1,226 @@
+"""Write a packed recording: bounded memory, and all or nothing.
+
+Everything is written into a hidden folder beside the target, flushed to the disk, and renamed into place as the last
+step. A conversion that is killed, runs out of disk or meets bad events leaves the target absent; only the hidden folder of a
+killed one may remain, and ``open_recording`` refuses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from evlift.errors import InputError
+from evlift.events.frames import Frame, one_line, write_durably, write_frames
+from evlift.events.packed import check_size, pack
+from evlift.events.recording import FORMAT, INDEX, INFO, PARTIAL, VERSION, WORDS, Recording, open_recording
+from evlift.events.stream import Events, _size
+
+MAX_MILLISECONDS = 48 * 3600 * 1000
+"""Longest span that is indexed, 48 h (1.4 GB of index): beyond it a stray time stamp is likelier than a recording."""
+
+_BLOCK = 1 << 20  # events packed at a time, and index entries written at a time: the working memory
+
+
+def write_recording(
+    path: str | Path,
+    chunks: Events | Iterable[Events],
+    *,
+    frames: Iterable[Frame] = (),
+    sensor: str = "",
+    source: str | Path | Mapping[str, Any] | None = None,
+    licence: str = "",
+    clock: str = "",
+    tags: Any = None,
+    calibration: Any = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> Recording:
+    """Write events (and pictures) as a packed recording and open it.
+
+    path: folder to make; must not exist. chunks: Events, or an iterable of them in order of time, all of one size.
+    frames: pictures in order of time, written one by one. sensor, licence, clock: words kept with the data.
+    source: the file this was converted from (kept as its name and SHA-256), or a dict or words of your own.
+    tags, calibration: anything JSON holds. height, width: needed only when there may be no events at all.
+
+    Raises InputError when the path exists, when events are out of order, too large for the format or span more than
+    48 hours, and when the disk is full or not writable; the target is then absent.
+    """
+    path = Path(path)
+    _refuse_existing(path)
+    parts = iter((chunks,) if isinstance(chunks, Events) else chunks)
+    with new_folder(path) as folder:
+        packer = _Packer(folder, height, width)
+        with packer:
+            for events in parts:
+                packer.add(events)
+            packer.finish()
+        written = write_frames(folder, frames)
+        info = {
+            "format": FORMAT,
+            "version": VERSION,
+            "height": packer.height,
+            "width": packer.width,
+            "events": packer.events,
+            "on": packer.on,
+            "t_first_us": packer.t_first,
+            "t_last_us": packer.t_last,
+            "first_ms": packer.first_ms,
+            "milliseconds": packer.milliseconds,
+            "frames": written,
+            "sensor": sensor,
+            "clock": clock,
+            "licence": licence,
+            "source": _source(source),
+            "calibration": calibration,
+            "tags": tags,
+        }
+        try:
+            text = json.dumps(info, indent=1, ensure_ascii=False)
+        except (TypeError, ValueError) as e:
+            raise InputError(
+                f"tags, calibration or source cannot be stored ({one_line(e)}); use what JSON holds"
+            ) from e
+        write_durably(folder / INFO, text.encode())  # last: without it a folder does not open
+    return open_recording(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    OSErrors from within (a full disk, no permission) become InputErrors that name the target.
+    """
+    folder = path.parent / f".{path.name}{PARTIAL}{uuid.uuid4().hex[:8]}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        yield folder
+        for each in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
+            _sync_folder(each)
+        _refuse_existing(path)
+        os.rename(folder, path)
+        _sync_folder(path.parent)
+    except OSError as e:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise InputError(f"{path} cannot be written ({one_line(e)}); free the disk or choose another folder") from e
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+class _Packer:
+    """Words and index of one recording, appended as the events arrive. Holds one block of each, never the recording."""
+
+    def __init__(self, folder: Path, height: int | None, width: int | None) -> None:
+        self.height = None if height is None else _size("height", height)
+        self.width = None if width is None else _size("width", width)
+        self.events = self.on = self.milliseconds = 0
+        self.first_ms = 0
+        self.t_first: int | None = None
+        self.t_last: int | None = None
+        self._words: IO[bytes] = open(folder / WORDS, "wb")
+        self._index: IO[bytes] = open(folder / INDEX, "wb")
+        self._index.write(_npy_header(0))
+
+    def __enter__(self) -> _Packer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._words.close()
+        finally:
+            self._index.close()
+
+    def add(self, events: Events) -> None:
+        if not isinstance(events, Events):
+            raise InputError(f"a recording is made of Events, not {type(events).__name__}; build Events first")
+        self.height = events.height if self.height is None else self.height
+        self.width = events.width if self.width is None else self.width
+        if (events.height, events.width) != (self.height, self.width):
+            raise InputError(
+                f"events of a {events.width}×{events.height} sensor follow {self.width}×{self.height}; give one size"
+            )
+        check_size(self.height, self.width)
+        for part in events.chunks(_BLOCK):
+            self._append(part)
+
+    def _append(self, events: Events) -> None:
+        if self.t_last is None:
+            self.t_first = events.t_first
+            self.first_ms = events.t_first // 1000
+        elif events.t_first < self.t_last:
+            raise InputError(f"events at {events.t_first} µs follow {self.t_last} µs; give the chunks in order of time")
+        last_ms = events.t_last // 1000
+        span = last_ms - self.first_ms
+        if span >= MAX_MILLISECONDS:
+            raise InputError(
+                f"events span {span / 3.6e6:,.0f} hours, more than 48; check the times or write several recordings"
+            )
+        # Entry k counts the events before millisecond k: write those after the last millisecond seen, up to this one.
+        for a in range(self.milliseconds, span + 1, _BLOCK):
+            ms = np.arange(a, min(a + _BLOCK, span + 1), dtype=np.int64)
+            before = np.searchsorted(events.t, (ms + self.first_ms) * 1000)
+            self._index.write((before + self.events).astype("<i8").tobytes())
+        self.milliseconds = span + 1
+        self._words.write(pack(events).tobytes())
+        self.events += len(events)
+        self.on += int(np.count_nonzero(events.p))
+        self.t_last = events.t_last
+
+    def finish(self) -> None:
+        if self.height is None or self.width is None:
+            raise InputError("there are no events to tell the sensor's size; give height and width")
+        check_size(self.height, self.width)
+        self._index.write(np.array([self.events], "<i8").tobytes())
+        self._index.seek(0)
+        self._index.write(_npy_header(self.milliseconds + 1))
+        for f in (self._words, self._index):
+            f.flush()
+            os.fsync(f.fileno())
+
+
+def _npy_header(length: int) -> bytes:
+    """The .npy header (format 1.0) of an int64 [length], always 128 bytes: it is written twice."""
+    text = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({length},), }}"
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
+
+
+def _source(source: str | Path | Mapping[str, Any] | None) -> Any:
+    if source is None:
+        return None
+    if isinstance(source, Mapping):
+        return dict(source)
+    path = Path(source)
+    if not path.is_file():
+        return {"name": path.name if isinstance(source, Path) else source}
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(1 << 22):
+            digest.update(block)
+    return {"name": path.name, "sha256": digest.hexdigest(), "bytes": path.stat().st_size}
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise InputError(f"{path} exists already; choose another name or delete it")
+
+
+def _sync_folder(path: Path) -> None:
+    """Ask the disk to keep a folder's entries; systems that cannot open folders (Windows) have no such call."""
+    if os.name == "nt":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
