@@ -1,0 +1,236 @@
+"""The command line: one table from command to function. A room is imported when its command runs, not before."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .errors import EvliftError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+def _demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=str, default="runs/demo", help="folder of the demo; an unfinished one is continued")
+    parser.add_argument("--steps", type=int, default=200, help="optimiser steps of each run")
+
+
+def _demo(args: Namespace) -> None:
+    from .demo import demo
+
+    demo(args.out, steps=args.steps)
+
+
+def _simulate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=str, help="a video, or a folder of pictures (labels in labels/ come along)")
+    parser.add_argument("--out", type=str, required=True, help="the collection's folder; an unfinished one is continued")
+    parser.add_argument("--sensor", type=str, default="ideal", help="sensor preset: ideal, davis240")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sensor's mismatch and of the motion")
+    parser.add_argument("--size", type=tuple[int, int], default=None, help="[height, width] of the frames; default: as is")
+    parser.add_argument("--val_fraction", type=float, default=0.2, help="last share of each shot, or of the pictures, held out")
+    parser.add_argument("--shake_px", type=float, default=6.0, help="video: amplitude of the added hand-held motion in pixels")
+    parser.add_argument("--window_us", type=int, default=100_000, help="video: length of the event window before a frame")
+    parser.add_argument("--held_out_shots", type=list[int], default=[], help="video: shots kept whole for the split `test`")
+    parser.add_argument("--variants", type=int, default=1, help="pictures: simulated camera motions over each")
+    parser.add_argument("--preview", type=str, default=None, help="also draw a picture (.png) of some pairs")
+
+
+def _simulate(args: Namespace) -> None:
+    from .collection import build_from_images, build_from_video
+
+    source = Path(args.source)
+    common = dict(sensor=args.sensor, seed=args.seed, size=args.size, val_fraction=args.val_fraction, progress=True)
+    if source.is_dir():
+        collection = build_from_images(source, args.out, variants=args.variants, **common)
+    else:
+        video = dict(shake_px=args.shake_px, window_us=args.window_us, held_out_shots=tuple(args.held_out_shots))
+        collection = build_from_video(source, args.out, **video, **common)
+    if args.preview:
+        from .view import save_picture
+        from .view.pairs import preview
+
+        save_picture(Path(args.preview), preview(collection))
+    _print_table(collection.describe(), title=str(args.out))
+
+
+def _pretrain_arguments(parser: ArgumentParser) -> None:
+    from .config import PretrainConfig
+
+    parser.add_argument("source", type=str, nargs="?", default=None, help="the same as --data.source")
+    parser.add_argument("--config", action="config", help="a YAML file of the settings below, such as those in recipes/")
+    parser.add_argument("--out", type=str, required=True, help="the run folder; the same command goes on where it stopped")
+    parser.add_class_arguments(PretrainConfig, None)
+
+
+def _pretrain(args: Namespace) -> None:
+    from .config import PretrainConfig
+    from .errors import ConfigError
+
+    parts = {name: args[name] for name in PretrainConfig.__dataclass_fields__}
+    config = PretrainConfig(**parts)
+    source = args.source or config.data.source
+    if source is None:
+        raise ConfigError("no data; name a collection, a folder of pictures or a video: evlift pretrain SOURCE --out RUN")
+    config = replace(config, data=replace(config.data, source=str(Path(source).resolve())))
+
+    from .train import pretrain
+
+    metrics = pretrain(config, args.out)
+    if metrics:  # the first process only
+        from .view.run import report_run
+
+        report = report_run(Path(args.out), config, metrics)
+        _print_table({k: v for k, v in metrics.items() if not isinstance(v, dict)}, title=str(args.out))
+        for name in ("relation_fidelity", "effective_rank"):
+            print(f"{name}: {metrics[name]['trained']:.3f} trained, {metrics[name]['untrained']:.3f} untrained")
+        print(f"open {report}")
+
+
+def _probe_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("task", choices=["segmentation"], help="what to measure the frozen encoder on")
+    parser.add_argument("--encoder", type=str, nargs="+", required=True, help="run or encoder folders; a row of the table each")
+    parser.add_argument("--train", type=str, required=True, help="folder with images/ and labels/, or a labelled collection")
+    parser.add_argument("--test", type=str, required=True, help="the same, held out")
+    parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and pictures")
+    parser.add_argument("--size", type=tuple[int, int], default=None, help="[height, width]; default: what the encoder was trained at")
+    parser.add_argument("--labels", type=str, default=None, help="name of a known label set (camvid); default: classes.txt, or the values")
+    parser.add_argument("--void", type=int, default=None, help="label value without a class, beside 255")
+    parser.add_argument("--sensor", type=str, default="ideal", help="sensor preset of the simulator")
+    parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of the linear head")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the head and of the simulated motion")
+    parser.add_argument("--untrained", action="store_true", help="also measure the same network with fresh random weights")
+    parser.add_argument("--teacher", type=str, default=None, help="also measure this teacher on the images: the ceiling")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare pairs")
+
+
+def _probe(args: Namespace) -> None:
+    from .downstream import probe_segmentation
+
+    options = {k: v for k, v in vars(args).items() if k not in ("task", "encoder", "train", "test", "out", "debug")}
+    probe_segmentation(args.encoder, args.train, args.test, args.out, **options)
+
+
+def _info_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("path", type=str, help="a recording, collection, run, encoder, video or folder of pictures")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--picture", type=str, default=None, help="also draw what it holds into this PNG file")
+
+
+def _info(args: Namespace) -> None:
+    from .info import describe, draw
+
+    found = describe(Path(args.path))
+    if args.picture:
+        draw(Path(args.path), Path(args.picture))
+    if args.json:
+        print(json.dumps(found))
+    else:
+        _print_table(found, title=args.path)
+
+
+Arguments = Callable[["ArgumentParser"], None]
+COMMANDS: dict[str, tuple[str, Arguments, Callable[["Namespace"], None]]] = {
+    "demo": ("pretrain on the packaged street video and show what was learned", _demo_arguments, _demo),
+    "simulate": ("make a collection of image–event pairs from a video or pictures", _simulate_arguments, _simulate),
+    "pretrain": ("distil an image model into an event encoder", _pretrain_arguments, _pretrain),
+    "probe": ("measure a frozen encoder with a linear head", _probe_arguments, _probe),
+    "info": ("tell what a recording, collection, run or encoder is", _info_arguments, _info),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status 0, or 2 after a mistake that the person at the keyboard can put right."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["--version"]:
+        print(f"evlift {__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    name, rest = argv[0], argv[1:]
+    debug = "--debug" in rest
+    try:
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            raise EvliftError(f"there is no command {name!r}; " + (f"did you mean {near[0]}?" if near else "see --help"))
+        _run(name, rest)
+    except EvliftError as error:
+        if debug:
+            raise
+        print(f"evlift: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"evlift: stopped; the same command goes on: evlift {' '.join(argv)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(name: str, rest: list[str]) -> None:
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+    help_line, add_arguments, run = COMMANDS[name]
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog=f"evlift {name}", description=f"{help_line[0].upper()}{help_line[1:]}.", exit_on_error=False)
+    add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    try:
+        args = parser.instantiate(parser.parse_args(rest))
+    except ArgumentError as error:
+        raise EvliftError(_plain(str(error), name, parser)) from error
+    run(args)
+
+
+def _plain(message: str, name: str, parser: ArgumentParser) -> str:
+    """The parser's words about a wrong flag or key, in one line that names the nearest right one."""
+    message = " ".join(message.split()).rstrip(".")
+    known = [action.dest for action in parser._actions if action.dest and action.dest != "help"]
+    wrong = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
+    if wrong:
+        message = f"unknown setting {wrong[1]}.{wrong[2]}"
+        near = difflib.get_close_matches(f"{wrong[1]}.{wrong[2]}", known, n=1)
+    else:
+        wrong = re.search(r"unrecognized arguments: --([\w.]+)|does not accept (?:option|nested key)s? '([\w.]+)'", message)
+        near = difflib.get_close_matches((wrong[1] or wrong[2]) if wrong else "", known, n=1)
+    return f"{message}; " + (f"did you mean {near[0]}?" if near else f"see evlift {name} --help")
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10}{text}" for name, (text, _, _) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: evlift COMMAND …",
+            "",
+            "Lift event-camera recordings into the feature space of image foundation models.",
+            "",
+            *lines,
+            "",
+            "evlift COMMAND --help tells more. Begin with: evlift demo",
+        ]
+    )
+
+
+def _print_table(values: dict[str, Any], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for key, value in values.items():
+        if isinstance(value, (dict, list)):
+            value = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else "\n".join(map(str, value))
+        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+if __name__ == "__main__":
+    # A worker that a killed parent leaves behind must not hold the terminal; nothing else is done at import.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The run folder: who may write in it, its settings, its log and its figures.
+
+    RUN/config.yaml      the settings, resolved
+    RUN/log.jsonl        a line a step, and a line an evaluation
+    RUN/tensorboard/     the same for TensorBoard
+    RUN/checkpoints/     see checkpoint.py
+    RUN/encoder/         what the run is for
+    RUN/metrics.json     its figures; without times, so that the same run gives the same file
+
+Every file is written beside its place and renamed into it: a kill leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..config import PretrainConfig, differences, read_yaml, to_dict, write_yaml
+from ..errors import RunError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` in one step. Raises RunError when the disk refuses; the old file is kept."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path} ({error.strerror}); make room and run the same command again") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON, in one step; NaN becomes null."""
+    write_atomic(path, (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))) else value
+
+
+def open_run(out: Path, config: PretrainConfig) -> None:
+    """Make the run folder, or check that it holds a run of these settings.
+
+    Raises:
+        RunError: the folder holds a run with other settings, or files that are no run of evlift's.
+    """
+    settings = out / "config.yaml"
+    if settings.exists():
+        old, new = read_yaml(settings), to_dict(config)
+        for values in (old, new):
+            values.pop("machine", None)  # how it is run may change from one start to the next
+        changed = differences(old, new)
+        if changed:
+            shown = "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            raise RunError(f"{out} holds a run with other settings ({shown}); give another --out, or the same settings")
+        return
+    if out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
+        raise RunError(f"{out} is not empty and holds no run; give another --out folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {out} ({error.strerror}); give another --out folder") from error
+    write_atomic(settings, write_yaml(config).encode())
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the run folder while it is written, so that a second start of the same command does not mix in."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory lock; the checkpoints are atomic all the same
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = open(out / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise RunError(f"cannot write in {out} ({error.strerror}); give another --out folder") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{out} is in use by another evlift process; wait for it or give another --out") from error
+        yield
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `log.jsonl`; a last line that a kill cut short is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows
+
+
+class Log:
+    """`log.jsonl` and TensorBoard, from step `start` on: rows of later steps, left by a killed start, are dropped."""
+
+    def __init__(self, out: Path, start: int):
+        self.path = out / "log.jsonl"
+        kept = [row for row in read_log(self.path) if row["step"] < start or (row["step"] == start and "eval" in row)]
+        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row; numbers in it, nested ones too, become TensorBoard scalars at its `step`."""
+        try:
+            self._file.write(json.dumps(_finite(row)) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(f"cannot write {self.path} ({error.strerror}); make room and run it again") from error
+        for name, value in row.items():
+            for tag, number in value.items() if isinstance(value, dict) else [("", value)]:
+                if name != "step" and isinstance(number, (int, float)):
+                    self._board.add_scalar(f"{name}/{tag}" if tag else name, number, row["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
