@@ -1,0 +1,173 @@
+"""How a collection is put together: recording by recording, in steps that a kill cannot tear.
+
+Each recording is written whole before `collection.json` lists it, so a build that is killed leaves the finished ones
+usable, and the same call later goes on with the others; it refuses to mix in another source (by SHA-256) or other
+settings.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, RunError
+from ..events import Events, Frame, Recording, write_recording
+from .store import FORMAT, VERSION, Collection, open_collection, read_info, write_info, write_pairs
+
+
+@dataclass(frozen=True)
+class Made:
+    """What goes into a recording. `chunks` and `frames` may be generators: they are written as they come."""
+
+    chunks: Iterable[Events]
+    frames: Iterable[Frame]
+    height: int
+    width: int
+    rows: Callable[[Recording], tuple[list[dict[str, Any]], list[str]]]
+    """The pairs in the recording that came of it, and a line on what was set aside."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording of the plan, and what makes it."""
+
+    name: str
+    make: Callable[[], Made]
+
+
+def assemble(out: Path, header: dict[str, Any], plan: Callable[[], list[Job]], progress: bool) -> Collection:
+    """Go through the plan, leaving out what is finished. `plan` is called only when something is left to do."""
+    with _alone(out):
+        info = read_info(out) if out.exists() else None
+        if info is not None:
+            _check_same(out, info, header)
+            if info["complete"] and all(_recording(out, made).is_dir() for made in info["recordings"]):
+                return open_collection(out)
+        elif any(file.name != ".lock" for file in out.iterdir()):
+            raise RunError(f"{out} is not empty and holds no collection; give another folder")
+        jobs = plan()
+        finished = {} if info is None else {k: v for k, v in info["recordings"].items() if _recording(out, k).is_dir()}
+        rows = [] if not finished else [r for r in open_collection(out).pairs.to_pylist() if r["recording"] in finished]
+        problems = header.pop("problems", [])
+        info = {
+            "format": FORMAT,
+            "version": VERSION,
+            **header,
+            "complete": False,
+            "planned": [job.name for job in jobs],
+        }
+        info |= {"recordings": finished, "problems": problems}
+        write_info(out, info)
+        for job in _shown(jobs, progress):
+            if job.name in finished:
+                continue
+            _clear(out / "recordings", job.name)
+            made = job.make()
+            recording = write_recording(
+                _recording(out, job.name),
+                made.chunks,
+                frames=made.frames,
+                sensor=f"simulated: {header['sensor']}",
+                source=header["source"],
+                licence=header["licence"],
+                clock="simulated; frames and events share it",
+                tags={"collection": header["name"]},
+                height=made.height,
+                width=made.width,
+            )
+            pairs, lines = made.rows(recording)
+            rows += pairs
+            finished[job.name] = {
+                "pairs": len(pairs),
+                "events": len(recording),
+                "height": made.height,
+                "width": made.width,
+                "problems": lines,
+            }
+            write_pairs(out, rows)
+            write_info(out, info)  # from here on the recording counts
+        info["problems"] = problems + [line for made in finished.values() for line in made["problems"]]
+        info["recordings"] = {job.name: finished[job.name] for job in jobs}
+        info["complete"] = True
+        info["counts"] = dict(open_collection(out).splits)
+        write_info(out, info)
+    return open_collection(out)
+
+
+def _recording(out: Path, name: str) -> Path:
+    return out / "recordings" / name
+
+
+def _clear(recordings: Path, name: str) -> None:
+    """Remove what a killed build left of a recording that is not listed."""
+    recordings.mkdir(parents=True, exist_ok=True)
+    for leaving in [recordings / name, *recordings.glob(f".{name}*")]:
+        if leaving.is_dir():
+            shutil.rmtree(leaving)
+
+
+def _check_same(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    if (old["source"].get("kind"), old["source"].get("sha256")) != (new["source"]["kind"], new["source"]["sha256"]):
+        raise RunError(
+            f"{out} was built from another source ({old['source'].get('path')}, SHA-256 "
+            f"{str(old['source'].get('sha256'))[:12]}…); give another folder"
+        )
+    before, now = old["settings"], new["settings"]
+    changed = [
+        f"{k}: {before.get(k)} → {now.get(k)}" for k in sorted(before.keys() | now) if before.get(k) != now.get(k)
+    ]
+    if changed:
+        raise RunError(
+            f"{out} was built with other settings ({'; '.join(changed)}); give another folder or the same ones"
+        )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder while it is written, so that two builds do not clear each other's work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = open(out / ".lock", "w")
+    except OSError as error:
+        raise RunError(f"cannot write in {out} ({error.strerror}); give another folder") from error
+    with handle:
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows has no such lock; what is finished is whole all the same
+            pass
+        except OSError as error:
+            raise RunError(f"{out} is being built by another process; wait for it or give another folder") from error
+        yield
+
+
+def _shown(jobs: list[Job], progress: bool) -> Iterable[Job]:
+    if not (progress and sys.stderr.isatty()):
+        return jobs
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(jobs, "recordings", console=Console(stderr=True))
+
+
+def hash_files(files: Iterable[Path], folder: Path | None = None) -> str:
+    """Of one file its SHA-256; of several in a folder, that of the list of their paths in it and SHA-256."""
+    listing, digest = sha256(), sha256()
+    for file in files:
+        digest = sha256()
+        try:
+            with open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise InputError(f"cannot read {file} ({error.strerror}); check the file") from error
+        if folder is not None:
+            listing.update(f"{file.relative_to(folder).as_posix()}\0{digest.hexdigest()}\n".encode())
+    return digest.hexdigest() if folder is None else listing.hexdigest()
