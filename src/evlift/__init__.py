@@ -12,17 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Events",
+    "collection",
+    "downstream",
+    "encoder",
+    "errors",
+    "events",
+    "load_encoder",
+    "load_teacher",
+    "objective",
+    "open_collection",
+    "open_recording",
+    "pretrain",
+    "represent",
+    "simulate",
+    "teachers",
+    "train",
+    "view",
+    "write_recording",
+]
+
 _ROOM_OF = {
     "Events": "events",
-    "open_recording": "events",
-    "write_recording": "events",
-    "open_collection": "collection",
-    "load_teacher": "teachers",
     "load_encoder": "encoder",
+    "load_teacher": "teachers",
+    "open_collection": "collection",
+    "open_recording": "events",
     "pretrain": "train",
+    "write_recording": "events",
 }
-_ROOMS = ("collection", "downstream", "encoder", "errors", "events", "objective", "represent", "simulate", "teachers", "train", "view")
-__all__ = [*_ROOM_OF, *_ROOMS]
 
 if TYPE_CHECKING:
     from . import collection, downstream, encoder, errors, events, objective, represent, simulate, teachers, train, view
@@ -36,7 +55,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _ROOM_OF:
         return getattr(import_module(f".{_ROOM_OF[name]}", __name__), name)
-    if name in _ROOMS:
+    if name in __all__:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module 'evlift' has no attribute {name!r}")
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def _demo_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", type=str, default="runs/demo", help="folder of the demo; an unfinished one is continued")
+    parser.add_argument(
+        "--out", type=str, default="runs/demo", help="folder of the demo; an unfinished one is continued"
+    )
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps of each run")
 
 
@@ -32,14 +34,26 @@ def _demo(args: Namespace) -> None:
 
 def _simulate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="a video, or a folder of pictures (labels in labels/ come along)")
-    parser.add_argument("--out", type=str, required=True, help="the collection's folder; an unfinished one is continued")
+    parser.add_argument(
+        "--out", type=str, required=True, help="the collection's folder; an unfinished one is continued"
+    )
     parser.add_argument("--sensor", type=str, default="ideal", help="sensor preset: ideal, davis240")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sensor's mismatch and of the motion")
-    parser.add_argument("--size", type=tuple[int, int], default=None, help="[height, width] of the frames; default: as is")
-    parser.add_argument("--val_fraction", type=float, default=0.2, help="last share of each shot, or of the pictures, held out")
-    parser.add_argument("--shake_px", type=float, default=6.0, help="video: amplitude of the added hand-held motion in pixels")
-    parser.add_argument("--window_us", type=int, default=100_000, help="video: length of the event window before a frame")
-    parser.add_argument("--held_out_shots", type=list[int], default=[], help="video: shots kept whole for the split `test`")
+    parser.add_argument(
+        "--size", type=tuple[int, int], default=None, help="[height, width] of the frames; default: as is"
+    )
+    parser.add_argument(
+        "--val_fraction", type=float, default=0.2, help="last share of each shot, or of the pictures, held out"
+    )
+    parser.add_argument(
+        "--shake_px", type=float, default=6.0, help="video: amplitude of the added hand-held motion in pixels"
+    )
+    parser.add_argument(
+        "--window_us", type=int, default=100_000, help="video: length of the event window before a frame"
+    )
+    parser.add_argument(
+        "--held_out_shots", type=list[int], default=[], help="video: shots kept whole for the split `test`"
+    )
     parser.add_argument("--variants", type=int, default=1, help="pictures: simulated camera motions over each")
     parser.add_argument("--preview", type=str, default=None, help="also draw a picture (.png) of some pairs")
 
@@ -66,8 +80,12 @@ def _pretrain_arguments(parser: ArgumentParser) -> None:
     from .config import PretrainConfig
 
     parser.add_argument("source", type=str, nargs="?", default=None, help="the same as --data.source")
-    parser.add_argument("--config", action="config", help="a YAML file of the settings below, such as those in recipes/")
-    parser.add_argument("--out", type=str, required=True, help="the run folder; the same command goes on where it stopped")
+    parser.add_argument(
+        "--config", action="config", help="a YAML file of the settings below, such as those in recipes/"
+    )
+    parser.add_argument(
+        "--out", type=str, required=True, help="the run folder; the same command goes on where it stopped"
+    )
     parser.add_class_arguments(PretrainConfig, None)
 
 
@@ -79,7 +97,7 @@ def _pretrain(args: Namespace) -> None:
     config = PretrainConfig(**parts)
     source = args.source or config.data.source
     if source is None:
-        raise ConfigError("no data; name a collection, a folder of pictures or a video: evlift pretrain SOURCE --out RUN")
+        raise ConfigError("no data; name a collection, pictures or a video: evlift pretrain SOURCE --out RUN")
     config = replace(config, data=replace(config.data, source=str(Path(source).resolve())))
 
     from .train import pretrain
@@ -97,18 +115,33 @@ def _pretrain(args: Namespace) -> None:
 
 def _probe_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("task", choices=["segmentation"], help="what to measure the frozen encoder on")
-    parser.add_argument("--encoder", type=str, nargs="+", required=True, help="run or encoder folders; a row of the table each")
-    parser.add_argument("--train", type=str, required=True, help="folder with images/ and labels/, or a labelled collection")
+    parser.add_argument(
+        "--encoder", type=str, nargs="+", required=True, help="run or encoder folders; a row of the table each"
+    )
+    parser.add_argument(
+        "--train", type=str, required=True, help="folder with images/ and labels/, or a labelled collection"
+    )
     parser.add_argument("--test", type=str, required=True, help="the same, held out")
     parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and pictures")
-    parser.add_argument("--size", type=tuple[int, int], default=None, help="[height, width]; default: what the encoder was trained at")
-    parser.add_argument("--labels", type=str, default=None, help="name of a known label set (camvid); default: classes.txt, or the values")
+    parser.add_argument(
+        "--size", type=tuple[int, int], default=None, help="[height, width]; default: what the encoder was trained at"
+    )
+    parser.add_argument(
+        "--labels",
+        type=str,
+        default=None,
+        help="name of a known label set (camvid); default: classes.txt, or the values",
+    )
     parser.add_argument("--void", type=int, default=None, help="label value without a class, beside 255")
     parser.add_argument("--sensor", type=str, default="ideal", help="sensor preset of the simulator")
     parser.add_argument("--steps", type=int, default=1000, help="optimiser steps of the linear head")
     parser.add_argument("--seed", type=int, default=0, help="seed of the head and of the simulated motion")
-    parser.add_argument("--untrained", action="store_true", help="also measure the same network with fresh random weights")
-    parser.add_argument("--teacher", type=str, default=None, help="also measure this teacher on the images: the ceiling")
+    parser.add_argument(
+        "--untrained", action="store_true", help="also measure the same network with fresh random weights"
+    )
+    parser.add_argument(
+        "--teacher", type=str, default=None, help="also measure this teacher on the images: the ceiling"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare pairs")
 
 
@@ -138,7 +171,7 @@ def _info(args: Namespace) -> None:
 
 
 Arguments = Callable[["ArgumentParser"], None]
-COMMANDS: dict[str, tuple[str, Arguments, Callable[["Namespace"], None]]] = {
+COMMANDS: dict[str, tuple[str, Arguments, Callable[[Namespace], None]]] = {
     "demo": ("pretrain on the packaged street video and show what was learned", _demo_arguments, _demo),
     "simulate": ("make a collection of image–event pairs from a video or pictures", _simulate_arguments, _simulate),
     "pretrain": ("distil an image model into an event encoder", _pretrain_arguments, _pretrain),
@@ -161,7 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
-            raise EvliftError(f"there is no command {name!r}; " + (f"did you mean {near[0]}?" if near else "see --help"))
+            raise EvliftError(
+                f"there is no command {name!r}; " + (f"did you mean {near[0]}?" if near else "see --help")
+            )
         _run(name, rest)
     except EvliftError as error:
         if debug:
@@ -179,7 +214,9 @@ def _run(name: str, rest: list[str]) -> None:
 
     help_line, add_arguments, run = COMMANDS[name]
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=f"evlift {name}", description=f"{help_line[0].upper()}{help_line[1:]}.", exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"evlift {name}", description=f"{help_line[0].upper()}{help_line[1:]}.", exit_on_error=False
+    )
     add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     try:
@@ -198,7 +235,7 @@ def _plain(message: str, name: str, parser: ArgumentParser) -> str:
         message = f"unknown setting {wrong[1]}.{wrong[2]}"
         near = difflib.get_close_matches(f"{wrong[1]}.{wrong[2]}", known, n=1)
     else:
-        wrong = re.search(r"unrecognized arguments: --([\w.]+)|does not accept (?:option|nested key)s? '([\w.]+)'", message)
+        wrong = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
         near = difflib.get_close_matches((wrong[1] or wrong[2]) if wrong else "", known, n=1)
     return f"{message}; " + (f"did you mean {near[0]}?" if near else f"see evlift {name} --help")
 
@@ -225,7 +262,8 @@ def _print_table(values: dict[str, Any], title: str) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for key, value in values.items():
         if isinstance(value, (dict, list)):
-            value = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else "\n".join(map(str, value))
+            parts = [f"{k} {v}" for k, v in value.items()] if isinstance(value, dict) else map(str, value)
+            value = ", ".join(parts)
         table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 

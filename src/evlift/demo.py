@@ -50,9 +50,7 @@ def demo(out: str | Path = "runs/demo", *, steps: int = 200, progress: bool = Tr
     token_config = replace(config, objective=replace(config.objective, preset="token"))
     token = pretrain(token_config, out / "token", progress=progress)
     say(f"4/5  pretraining without shot {HELD_OUT_SHOT}: {out / 'shot'}")
-    rest = build_from_video(
-        video, out / "shot-collection", progress=progress, held_out_shots=(HELD_OUT_SHOT,), **VIDEO
-    )
+    rest = build_from_video(video, out / "shot-collection", progress=progress, held_out_shots=(HELD_OUT_SHOT,), **VIDEO)
     shot = pretrain(demo_config(rest.path, steps // 2), out / "shot", progress=progress)
 
     figures: dict[str, Any] = {}

@@ -147,7 +147,7 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
             parts = {name: float(fabric.all_reduce(part.detach(), reduce_op="mean")) for name, part in parts.items()}
             loss = parts.pop("total")
             if not math.isfinite(loss):
-                raise RunError(f"the loss is {loss} at step {step}; start again with a lower --train.lr in another --out")
+                raise RunError(f"the loss is {loss} at step {step}; start again with a lower --train.lr")
             losses = [*losses[-99:], loss]
             done = step + 1
             ended = time.perf_counter()

@@ -85,7 +85,7 @@ def alone(out: Path) -> Iterator[None]:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        handle = open(out / ".lock", "w")  # noqa: SIM115
+        handle = open(out / ".lock", "w")
     except OSError as error:
         raise RunError(f"cannot write in {out} ({error.strerror}); give another --out folder") from error
     with handle:
@@ -115,7 +115,7 @@ class Log:
         self.path = out / "log.jsonl"
         kept = [row for row in read_log(self.path) if row["step"] < start or (row["step"] == start and "eval" in row)]
         write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        self._file = open(self.path, "a", encoding="utf-8")
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start)

@@ -12,9 +12,7 @@ from ..represent import VoxelGrid
 Pairs = PairDataset | SimulatedPairs
 
 
-def open_pairs(
-    data: DataConfig, representation: VoxelGrid, out: Path, *, seed: int
-) -> tuple[Pairs, dict[str, Pairs]]:
+def open_pairs(data: DataConfig, representation: VoxelGrid, out: Path, *, seed: int) -> tuple[Pairs, dict[str, Pairs]]:
     """The training pairs, and the held-out ones by split: `val`, and `test` where whole shots are held out.
 
     A video is first made into `out/collection`; that is done once and goes on after a kill.
