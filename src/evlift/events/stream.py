@@ -187,7 +187,7 @@ class Events:
         """Events inside the rectangle with its top left corner at (x0, y0), in the rectangle's own coordinates."""
         if width < 1 or height < 1 or x0 < 0 or y0 < 0 or x0 + width > self.width or y0 + height > self.height:
             raise InputError(
-                f"a crop of {width}×{height} at ({x0}, {y0}) leaves the sensor ({self.width}×{self.height}); choose one inside"
+                f"a crop of {width}×{height} at ({x0}, {y0}) leaves {self.width}×{self.height}; choose one inside"
             )
         # Unsigned arithmetic wraps what lies left of or above the corner to large values: one comparison an axis.
         x, y = self.x - np.uint16(x0), self.y - np.uint16(y0)

@@ -1,8 +1,8 @@
 """Write a packed recording: bounded memory, and all or nothing.
 
 Everything is written into a hidden folder beside the target, flushed to the disk, and renamed into place as the last
-step. A conversion that is killed, runs out of disk or meets bad events leaves the target absent; only the hidden folder of a
-killed one may remain, and ``open_recording`` refuses it.
+step. A conversion that is killed, runs out of disk or meets bad events leaves the target absent; only the hidden
+folder of a killed one may remain, and ``open_recording`` refuses it.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def write_recording(
         try:
             text = json.dumps(info, indent=1, ensure_ascii=False)
         except (TypeError, ValueError) as e:
-            raise InputError(
-                f"tags, calibration or source cannot be stored ({one_line(e)}); use what JSON holds"
-            ) from e
+            raise InputError(f"tags, calibration or source are no JSON ({one_line(e)}); use what JSON holds") from e
         write_durably(folder / INFO, text.encode())  # last: without it a folder does not open
     return open_recording(path)
 
