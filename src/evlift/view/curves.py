@@ -98,7 +98,7 @@ def line_chart(name: str, runs: Mapping[str, Series], colours: Mapping[str, str]
         axes.yaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=True))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         formatter = ScalarFormatter(useOffset=False)
         formatter.set_powerlimits((-3, 5))
         axes.yaxis.set_major_formatter(formatter)

@@ -132,8 +132,8 @@ def _figure(drawn: Picture, caption: str, alt: str, kind: str = "") -> str:
 def _tokens(panels: Sequence[PairPanel], basis: PCABasis) -> str:
     _, on, off = PALETTES["white"]
     out = [
-        "<h2>What the tokens hold</h2>",
-        '<p class="quiet">Held-out pairs. Colours are the three leading principal components of the teacher’s tokens '
+        "<h2>Tokens of held-out pairs</h2>",
+        '<p class="quiet">Colours are the three leading principal components of the teacher’s tokens '
         f"({basis.share.sum():.0%} of their variance), with one range for every picture: where a "
         "student’s colours equal the teacher’s, so do its tokens along these directions.</p>",
         f'<div class="legend">{_key(on, "brighter (ON)")}{_key(off, "darker (OFF)")}'
@@ -162,7 +162,7 @@ def _tokens(panels: Sequence[PairPanel], basis: PCABasis) -> str:
 def _similarities(panels: Sequence[PairPanel]) -> str:
     stops = ", ".join(_hex(c) for c in similarity_colours(np.linspace(0, 1, 9)))
     out = [
-        "<h2>What a patch is like</h2>",
+        "<h2>Similarity to one patch</h2>",
         '<p class="quiet">Cosine similarity of every token to the one under the ring. A student that has learned the '
         "teacher’s structure lights up the same things; one that has collapsed lights up everything.</p>",
         f'<div class="legend"><span>0 or less<span class="key bar" style="background:linear-gradient(90deg, {stops})">'
@@ -181,13 +181,11 @@ def _similarities(panels: Sequence[PairPanel]) -> str:
             shown = {name: resize_picture(drawn, *size) for name, drawn in shown.items()}
             first = not rows
             cells = [
-                _figure(p, page.label(name) if first else "", f"{name}: {panel.name}") for name, p in shown.items()
+                _figure(drawn, page.label(name) if first else "", f"{name}, ringed: {panel.name}", name)
+                for name, drawn in shown.items()
             ]
             rows.append(f'<div class="row" style="--columns:{len(cells)}">{"".join(cells)}</div>')
-        state = " open" if k < OPEN_PAIRS else ""
-        out.append(
-            f"<details{state}><summary>{page.text(panel.name)}{_active(panel)}</summary>{''.join(rows)}</details>"
-        )
+        out.append(_folded(page.text(panel.name) + _active(panel), "".join(rows), opened=k < OPEN_PAIRS))
     return "\n".join(out)
 
 

@@ -58,6 +58,7 @@ figcaption { line-height: 1.35; padding: 4px 0 2px; }
 .key.line { height: 4px; width: 22px; vertical-align: 3px; border: 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(330px, 100%), 1fr)); gap: 22px 32px;
   margin: 14px 0; }
+.charts figure { display: flex; flex-direction: column; justify-content: space-between; }
 .charts figcaption { color: var(--ink); font-weight: 600; font-size: 15px; padding: 0 0 2px;
   overflow-wrap: anywhere; }
 .charts figcaption small { font-weight: 400; color: var(--quiet); font-size: 14px; }
