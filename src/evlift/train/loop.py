@@ -28,7 +28,7 @@ from . import checkpoint
 from .evaluate import collapse_measures, held_out_batches
 from .optimiser import adamw, rate
 from .order import StepSampler
-from .run import Log, alone, open_run, write_json
+from .run import Log, alone, open_run, read_metrics, write_json
 from .source import open_pairs
 
 
@@ -68,9 +68,10 @@ def pretrain(config: PretrainConfig, out: str | Path, *, progress: bool = True) 
     fabric = _fabric(config)
     fabric.launch()
     if fabric.is_global_zero:
+        open_run(out, config)
         with alone(out):
-            open_run(out, config)
-            return _run(config, out, fabric, progress)
+            finished = read_metrics(out)
+            return finished if finished is not None and fabric.world_size == 1 else _run(config, out, fabric, progress)
     return _run(config, out, fabric, False)
 
 

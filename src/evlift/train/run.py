@@ -42,6 +42,16 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_metrics(out: Path) -> dict[str, Any] | None:
+    """The figures of a finished run, or None while it is unfinished."""
+    try:
+        return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{out / 'metrics.json'} is damaged; remove it and run the same command again") from error
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -84,7 +94,6 @@ def alone(out: Path) -> Iterator[None]:
         yield
         return
     try:
-        out.mkdir(parents=True, exist_ok=True)
         handle = open(out / ".lock", "w")
     except OSError as error:
         raise RunError(f"cannot write in {out} ({error.strerror}); give another --out folder") from error

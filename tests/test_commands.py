@@ -1,0 +1,122 @@
+"""The command line: help, wrong use in one line, and what each command leaves behind."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from evlift.__main__ import COMMANDS, main
+
+PRETRAIN = ["--data.size=[32,48]", "--student.size=tiny", "--student.depth=1", "--machine.accelerator=cpu"]
+SHORT = ["--train.steps=2", "--train.batch=2", "--machine.workers=0", "--objective.mask_threshold=2"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "street"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for i in range(6):
+        noise = cv2.resize(rng.integers(0, 255, (8, 12, 3), np.uint8), (96, 64), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / "images" / f"{i:02}.png"), noise)
+        cv2.imwrite(str(folder / "labels" / f"{i:02}.png"), (noise[..., 0] > 128).astype(np.uint8))
+    return folder
+
+
+def refused(capsys, *argv):
+    """The one line that a wrong command ends in; the exit status is 2."""
+    assert main([str(a) for a in argv]) == 2
+    err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("evlift: ")]
+    assert len(err) == 1
+    return err[0]
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+    assert main(["--version"]) == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--debug" in text
+    assert name == "info" or "--out" in text
+
+
+def test_help_imports_no_torch():
+    code = "import sys, evlift.__main__ as m\ntry: m.main(['pretrain', '--help'])\nexcept SystemExit: pass\n"
+    code += "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'cv2', 'numba')))"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_wrong_words(capsys, tmp_path, pictures):
+    out = tmp_path / "run"
+    assert "did you mean pretrain" in refused(capsys, "pretrian")
+    assert "did you mean train.steps" in refused(capsys, "pretrain", pictures, "--out", out, "--train.stepz", "4")
+    (tmp_path / "c.yaml").write_text("train: {stepz: 4}\n")
+    line = refused(capsys, "pretrain", pictures, "--out", out, "--config", tmp_path / "c.yaml")
+    assert "train.stepz" in line and "did you mean train.steps" in line
+    (tmp_path / "c.yaml").write_text("trian: {steps: 4}\n")
+    assert "trian" in refused(capsys, "pretrain", pictures, "--out", out, "--config", tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("train: {steps: 4\n")
+    assert "c.yaml" in refused(capsys, "pretrain", pictures, "--out", out, "--config", tmp_path / "c.yaml")
+    assert "nowhere.yaml" in refused(capsys, "pretrain", pictures, "--out", out, "--config", tmp_path / "nowhere.yaml")
+    assert "train.steps is 0" in refused(capsys, "pretrain", pictures, "--out", out, "--train.steps", "0")
+    assert "no data" in refused(capsys, "pretrain", "--out", out)
+    assert not out.exists()
+
+
+def test_wrong_material(capsys, tmp_path, pictures):
+    out = tmp_path / "run"
+    line = refused(capsys, "pretrain", pictures, "--out", out, "--teacher.name", "dinov9", *PRETRAIN, *SHORT)
+    assert "dinov9" in line and "efficientnet-lite0" in line
+    assert "does not exist" in refused(capsys, "info", tmp_path / "nothing")
+    (tmp_path / "text.mp4").write_text("no video")
+    assert "text.mp4" in refused(capsys, "simulate", tmp_path / "text.mp4", "--out", tmp_path / "c1")
+    assert "text.mp4" in refused(capsys, "pretrain", tmp_path / "text.mp4", "--out", tmp_path / "r1", *PRETRAIN, *SHORT)
+    (tmp_path / "empty").mkdir()
+    assert "no pictures" in refused(capsys, "simulate", tmp_path / "empty", "--out", tmp_path / "c2")
+    assert "no pictures" in refused(capsys, "pretrain", tmp_path / "empty", "--out", tmp_path / "r2", *PRETRAIN, *SHORT)
+    probe = ["probe", "segmentation", "--encoder", tmp_path / "none", "--train", pictures, "--test", pictures]
+    assert "none" in refused(capsys, *probe, "--out", tmp_path / "p")
+
+
+def test_the_road_from_pictures_to_figures(capsys, tmp_path, pictures):
+    pairs, run, measured = tmp_path / "pairs", tmp_path / "run", tmp_path / "measured"
+    preview = tmp_path / "preview.png"
+    assert main(["simulate", str(pictures), "--out", str(pairs), "--variants", "2", "--preview", str(preview)]) == 0
+    assert cv2.imread(str(preview)) is not None
+    assert main(["pretrain", str(pairs), "--out", str(run), *PRETRAIN, *SHORT]) == 0
+    page = (run / "report.html").read_text()
+    assert "<html" in page and "not a foundation model" in page
+    probe = ["probe", "segmentation", "--encoder", str(run), "--train", str(pictures), "--test", str(pictures)]
+    assert main([*probe, "--out", str(measured), "--steps", "5", "--workers", "0", "--untrained"]) == 0
+    metrics = json.loads((measured / "metrics.json").read_text())
+    assert 0 <= metrics["miou"] <= 1 and len(metrics["rows"]) == 2
+    capsys.readouterr()
+    for path, kind in ((pairs, "evlift-collection"), (run, "evlift-run"), (run / "encoder", "evlift-encoder")):
+        assert main(["info", str(path), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["format"] == kind
+        assert main(["info", str(path)]) == 0
+        capsys.readouterr()
+    recording = next((pairs / "recordings").iterdir())
+    assert main(["info", str(recording), "--json", "--picture", str(tmp_path / "r.png")]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["on"] + facts["off"] == facts["events"] > 0
+    assert cv2.imread(str(tmp_path / "r.png")) is not None
+    assert "other settings" in refused(capsys, "pretrain", pairs, "--out", run, *PRETRAIN, *SHORT, "--train.lr=1e-3")
+    before = (run / "metrics.json").read_bytes()
+    weights = run / "encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    line = refused(capsys, *probe, "--out", str(tmp_path / "other"))
+    assert "encoder" in line
+    assert (run / "metrics.json").read_bytes() == before
