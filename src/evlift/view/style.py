@@ -21,7 +21,7 @@ p { margin: 0 0 12px; max-width: 76ch; }
 .lead { font-size: 18px; }
 .quiet, figcaption, footer { color: var(--quiet); font-size: 14px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 1px; margin: 26px 0 22px;
-  background: var(--line); border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
+  border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 .tile { background: var(--page); padding: 14px 18px 16px; display: flex; flex-direction: column;
   box-shadow: 0 0 0 1px var(--line); }
 .what { color: var(--quiet); font-size: 14px; overflow-wrap: anywhere; }
@@ -45,8 +45,8 @@ td.words { text-align: left; white-space: normal; }
 thead th { vertical-align: bottom; border-bottom: 1px solid var(--quiet); }
 .row { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); gap: 10px; margin: 0 0 10px; }
 figure { margin: 0; break-inside: avoid; }
-.row img { width: 100%; height: auto; display: block; border-radius: 4px; }
-.row .bare { box-shadow: inset 0 0 0 1px var(--line); }
+.row img { width: 100%; height: auto; display: block; border-radius: 4px;
+  outline: 1px solid var(--line); outline-offset: -1px; }
 figcaption { line-height: 1.35; padding: 4px 0 2px; }
 .score { white-space: nowrap; font-variant-numeric: tabular-nums; color: var(--ink); }
 .pair { break-inside: avoid; }
@@ -80,7 +80,8 @@ footer { margin-top: 48px; padding-bottom: 40px; }
   :root { color-scheme: light; --page: #fff; --ink: #111; --quiet: #555; --line: #ddd; --soft: #f6f6f6;
     --note: #fff; --note-line: #c9a800; }
   body { font-size: 11pt; } main, header, footer { max-width: none; padding: 0; }
-  h2, h3 { break-after: avoid; } .row { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)) !important; }
+  h2, h3, .legend { break-after: avoid; } .scroll { overflow: visible; } th, td { padding: 5px 8px; }
+  .row { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)) !important; }
   .row img, .key { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
   details::details-content { content-visibility: visible; height: auto; } }
 """

@@ -22,8 +22,8 @@ TAIL = 1.0
 # Where a patch has too few events, its colour is drained and mixed with this grey. White would draw the eye to what is
 # missing, and would be taken for a high similarity; dark would be taken for a low one.
 VEIL = (128, 128, 128)
-VEIL_DRAIN = 0.6
-VEIL_STRENGTH = 0.55
+VEIL_DRAIN = 0.5
+VEIL_STRENGTH = 0.5
 # Luminance of an RGB pixel (ITU-R BT.601), in each of the three channels.
 LUMA = np.repeat(np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=1)
 
