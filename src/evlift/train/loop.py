@@ -209,6 +209,7 @@ def make_encoder(config: PretrainConfig, teacher_dim: int) -> Encoder:
         patch=student.patch,
         stem=student.stem,
         teacher_dim=teacher_dim,
+        teacher_name=config.teacher.name,
         seed=config.train.seed,
     )
 
