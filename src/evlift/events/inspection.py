@@ -20,14 +20,15 @@ def describe(recording: Recording) -> dict[str, Any]:
     words, index, info = recording._words, recording._index, recording.info
     problems: list[str] = []
     on = outside = late = 0
-    pixels = np.zeros(1 << 21, np.int64)
+    pixels = np.zeros(recording.height << 11, np.int64)  # numbered as the word's low 21 bits number them
     for a in range(0, len(words), _BLOCK):
         block = words[a : a + _BLOCK]
         on += int(np.count_nonzero(block & (1 << 21)))
         x, y = block & 0x7FF, block >> 11 & 0x3FF
-        outside += int(np.count_nonzero((x >= recording.width) | (y >= recording.height)))
+        inside = (x < recording.width) & (y < recording.height)
+        outside += len(block) - int(np.count_nonzero(inside))
         late += int(np.count_nonzero(block >> 22 > 999))
-        pixels += np.bincount(block & 0x1FFFFF, minlength=1 << 21)
+        pixels += np.bincount(block[inside] & 0x1FFFFF, minlength=len(pixels))
     if outside:
         problems.append(f"{outside} events lie outside the {recording.width}×{recording.height} sensor")
     if late:

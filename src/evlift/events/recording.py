@@ -213,7 +213,9 @@ def _read_info(path: Path) -> dict[str, Any]:
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise InputError(f"{path / INFO} does not describe a packed recording; convert the recording first")
     if info.get("version") != VERSION:
-        raise InputError(f"{path} has format version {info.get('version')}, this evlift reads {VERSION}; update evlift")
+        raise InputError(
+            f"{path} is a recording of format version {info.get('version')}, this evlift reads {VERSION}; update evlift"
+        )
     for key, low, high in (
         ("height", 1, MAX_HEIGHT),
         ("width", 1, MAX_WIDTH),
@@ -245,7 +247,7 @@ def _map_words(path: Path, count: int) -> np.ndarray:
 def _map_index(path: Path, milliseconds: int, count: int) -> np.ndarray:
     try:
         index = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, EOFError) as e:
         raise InputError(f"{path} cannot be read ({one_line(e)}); convert the recording again") from e
     fits = index.dtype == np.dtype("<i8") and index.shape == (milliseconds + 1,)
     if not fits or index[0] != 0 or index[-1] != count:

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,9 @@ def microseconds(t: Any) -> int:
         return min(max(operator.index(t), int(_INT64.min)), int(_INT64.max))
     except TypeError:
         pass
-    try:
-        value = float(t)
-    except (TypeError, ValueError):
-        raise InputError(f"{t!r} is not a time; give microseconds as a number") from None
+    if not isinstance(t, Real):
+        raise InputError(f"{t!r} is not a time; give microseconds as a number")
+    value = float(t)
     if math.isnan(value):
         raise InputError("a window's bound is NaN; give microseconds as a number")
     if math.isinf(value):

@@ -6,8 +6,8 @@ of 64-bit cells, one cell a pixel, so that an event costs one load, one add and 
 numbers and weights are worked out a block of events at a time in loops the compiler turns into vector code; a second
 loop only adds. At the end of the interval the cells are spread over the two planes of the output and zeroed.
 
-A cell holds two sums in fixed point. An event of polarity v = ±1 and weight w (its
-share of plane k + 1) adds
+A cell holds two sums in fixed point. An event of polarity v = ±1 and weight w (its share of plane
+k + 1) adds
 
     v · 2^44 + v · round(w · 2^24)
 
@@ -15,8 +15,8 @@ The low 44 bits, read as a signed number, are S = Σ v·w; what is above them is
 k + 1 gets S. Cells are spread at least every 2^19 - 1 events, so neither sum can run over. Sums of whole numbers are
 exact: crowded pixels come out closer to the true value than by adding up float32.
 
-Nothing here trusts its input: a pixel outside the sensor, a time outside its interval or an index that does not fit ends
-the loop with a status before anything is written out of bounds.
+Nothing here trusts its input: a pixel outside the sensor, a time outside its interval or an index that does not fit
+ends the loop with a status before anything is written out of bounds.
 """
 
 from __future__ import annotations
@@ -214,7 +214,8 @@ def voxel_words(words, offsets, start_word, t_last, width, out, cells, index, va
             m = min(BLOCK, stop - start, offsets[ms + 1] - start_word - start)
             block = words[start : start + m]
             outside = np.uint32(0)
-            base = np.float32((ms * 1000 - t0) * scale - k)
+            early = np.int32(block[0] >> np.uint32(22))
+            base = np.float32((ms * 1000 + early - t0) * scale - k)
             away = np.uint32(0)
             for j in range(m):
                 word = block[j]
@@ -225,7 +226,7 @@ def voxel_words(words, offsets, start_word, t_last, width, out, cells, index, va
                 return OUTSIDE
             for j in range(m):
                 word = block[j]
-                w = np.float32(np.int32(word >> np.uint32(22))) * scale32 + base
+                w = np.float32(np.int32(word >> np.uint32(22)) - early) * scale32 + base
                 share = np.int32(w * ONE + HALF)
                 away |= np.uint32(np.uint32(share + SLACK) > RANGE)
                 v = np.int32((word >> np.uint32(20)) & np.uint32(2)) - np.int32(1)
