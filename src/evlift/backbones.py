@@ -170,7 +170,9 @@ def find(name: str) -> Path:
             f"there is no model {name} at the Hugging Face hub (or it is private); check the id"
         ) from error
     except Exception as error:  # whatever the network does: refused, unresolved, timed out, cut
-        raise ConfigError(f"{name} is not in the local Hugging Face cache and there is no network; {once}") from error
+        raise ConfigError(
+            f"{name} is not in the local Hugging Face cache and the hub cannot be reached ({_first_line(error)}); {once}"
+        ) from error
     if not (cached / "config.json").is_file() or not _has_weights(cached):
         raise ConfigError(f"{name} has no config.json with model.safetensors; choose a model published as safetensors")
     return cached

@@ -208,7 +208,7 @@ class Encoder(nn.Module):
             if rgb.bias is not None and conv.bias is not None:
                 conv.bias.copy_(rgb.bias)
         setattr(holder, attribute, conv)
-        backbone.config.num_channels = channels  # type: ignore[union-attr, assignment]
+        backbone.config.num_channels = channels  # type: ignore[union-attr]
         if hasattr(holder, "num_channels"):
             holder.num_channels = channels  # type: ignore[assignment]
         return cls(representation, backbone, teacher_name=name)
