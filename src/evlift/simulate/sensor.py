@@ -70,7 +70,7 @@ class Sensor:
 
 SENSORS: dict[str, Sensor] = {
     "ideal": Sensor(),
-    "davis240": Sensor(threshold_on=0.18, threshold_off=0.40, noise_hz=0.2),
+    "davis240": Sensor(threshold_on=0.17, threshold_off=0.40, noise_hz=0.2),
     "noisy": Sensor(threshold_sigma=0.03, refractory_us=500, noise_hz=1.0),
 }
 """Presets by name. `davis240`: thresholds at which simulated events agree best with two real DAVIS240b recordings.

@@ -13,7 +13,7 @@ from ..events import Events
 from .motion import matrices, shake_poses
 from .sensor import Columns, PixelArray, Seed, Sensor, get_sensor, to_grey
 
-_LEAST_SIDE = 32  # pixels; DIS has no coarser level to start from in smaller pictures
+_LEAST_SIDE = 16  # pixels; DIS refuses pictures that are smaller than its patches
 
 
 class VideoSimulator:
