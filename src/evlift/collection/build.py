@@ -5,7 +5,7 @@ How the recordings get onto the disk, and how a stopped build goes on, is in `as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -20,6 +20,7 @@ from ..errors import ConfigError, InputError
 from ..events import Events, Frame, Recording
 from ..simulate import Sensor, VideoSimulator, find_shots, get_sensor, iter_video, pair_from_image, shake
 from .assemble import Job, Made, assemble, hash_files
+from .pairs import check_motion
 from .pictures import Picture, picture_size, pictures_by_split, read_labels, read_picture, sort_out
 from .store import Collection, write_atomic
 from .transform import centre_view, check_size
@@ -148,7 +149,7 @@ def build_from_images(
     seed: int = 0,
     size: tuple[int, int] | None = None,
     val_fraction: float = 0.2,
-    motion_px: tuple[float, float] = (2.0, 15.0),
+    motion: Mapping[str, Any] | None = None,
     name: str | None = None,
     licence: str = "",
     progress: bool = True,
@@ -166,7 +167,7 @@ def build_from_images(
         seed: of the motion and of the sensor.
         size: height and width of picture and sensor: the largest centre crop of that aspect, resized; None: as it is.
         val_fraction: 0 holds nothing out.
-        motion_px: range of the camera path's length, in pixels of the sensor.
+        motion: further arguments of `simulate.pair_from_image` by name: `motion_px`, `rotation`, `duration_us`, …
         name, licence, progress: as in `build_from_video`.
 
     Raises:
@@ -178,6 +179,7 @@ def build_from_images(
     resolved = get_sensor(sensor)
     _check_share(val_fraction)
     _check_positive("variants", variants)
+    motion = check_motion(resolved, motion)
     parts = pictures_by_split(folder, val_fraction)
     listed = [file for part in parts.values() for picture in part for file in picture if file is not None]
     size = None if size is None else check_size(size)
@@ -187,7 +189,7 @@ def build_from_images(
         "sensor": asdict(resolved),
         "variants": int(variants),
         "val_fraction": float(val_fraction),
-        "motion_px": [float(pixels) for pixels in motion_px],
+        "motion": {key: list(value) if isinstance(value, tuple) else value for key, value in motion.items()},
     }
     header: dict[str, Any] = {
         "name": folder.resolve().name if name is None else name,
@@ -216,7 +218,7 @@ def build_from_images(
             kept = None if labels is None else _keep_labels(out, label, picture, labels)
             for variant in range(variants):
                 drawn = int(np.random.default_rng([int(seed), variant, *picture.path.name.encode()]).integers(2**31))
-                pair = pair_from_image(image, sensor=resolved, seed=drawn, motion_px=motion_px)
+                pair = pair_from_image(image, sensor=resolved, seed=drawn, **motion)
                 t0, t1 = clock, clock + pair.duration_us + 1  # half-open: an event at the very end is still in
                 events = pair.events
                 streams.append(Events(events.x, events.y, events.t + t0, events.p, events.height, events.width))

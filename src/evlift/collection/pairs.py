@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,10 +88,8 @@ class PairDataset(Dataset):
         self.ignore_label = ignore_label
         rows = self.collection.split(split)
         if rows.num_rows == 0 or split not in SPLITS:
-            have = ", ".join(f"{name} ({count})" for name, count in self.collection.splits.items()) or "nothing"
-            raise InputError(
-                f"{self.collection.path} has no pairs in split {split!r}, only {have}; choose another split"
-            )
+            have = ", ".join(f"{name} ({n})" for name, n in self.collection.splits.items() if name in SPLITS) or "none"
+            raise InputError(f"{self.collection.path} has no usable pairs in split {split!r}; it has {have}")
         # Arrays, not the table: an item needs one row of it, a thousand times a second.
         names = rows["recording"].combine_chunks().dictionary_encode()
         self._names: list[str] = names.dictionary.to_pylist()
@@ -166,7 +166,7 @@ class SimulatedPairs(Dataset):
         sensor: the simulated sensor, or the name of one.
         scale, flip, augment, seed, ignore_label: as in `PairDataset`; `seed` also draws the motion, and without
             `augment` a picture has the same motion in every epoch.
-        motion_px: range of the camera path's length, in pixels of an item.
+        motion: further arguments of `simulate.pair_from_image` by name: `motion_px`, `rotation`, `duration_us`, …
 
     A picture that cannot be read is set aside: `problems` has a line on each, and `logging` warns. One whose header is
     good but whose pixels turn out damaged gives its place to the next good one, with a warning.
@@ -187,12 +187,12 @@ class SimulatedPairs(Dataset):
         augment: bool = True,
         seed: int = 0,
         ignore_label: int | None = None,
-        motion_px: tuple[float, float] = (2.0, 15.0),
+        motion: Mapping[str, Any] | None = None,
     ):
         self.representation = representation
         self.size, self.scale, self.seed = check_size(size), check_scale(scale), _check_seed(seed)
         self.sensor, self.flip, self.augment, self.ignore_label = get_sensor(sensor), flip, augment, ignore_label
-        self.motion_px = motion_px
+        self.motion = check_motion(self.sensor, motion)
         found = image_files(pictures) if isinstance(pictures, (str, Path)) else list(pictures)
         self.pictures, _, self.problems = sort_out(found)
         if not self.pictures:
@@ -227,7 +227,7 @@ class SimulatedPairs(Dataset):
                 logger.warning(f"set aside {picture.path.name}, took the next picture: {error}")
                 continue
             seen = view.image(image)
-            events = pair_from_image(seen, sensor=self.sensor, seed=motion_seed, motion_px=self.motion_px).events
+            events = pair_from_image(seen, sensor=self.sensor, seed=motion_seed, **self.motion).events
             item = _item(index, seen, self.representation(events))
             if labels is not None:
                 item["labels"] = labels
@@ -248,12 +248,12 @@ def open_source(
     seed: int = 0,
     val_fraction: float = 0.2,
     ignore_label: int | None = None,
-    motion_px: tuple[float, float] = (2.0, 15.0),
+    motion: Mapping[str, Any] | None = None,
 ) -> PairDataset | SimulatedPairs:
     """The pairs of one split of whatever `path` is: a collection, or a folder of pictures.
 
     A folder of pictures has the splits that its `train/`, `val/`, `test/` give, or else `train` and `val`, the last
-    `val_fraction` of the sorted pictures (0: all are `train`). `sensor`, `val_fraction` and `motion_px` do not touch a
+    `val_fraction` of the sorted pictures (0: all are `train`). `sensor`, `val_fraction` and `motion` do not touch a
     collection, which was made with its own.
 
     Raises:
@@ -279,9 +279,19 @@ def open_source(
     parts = pictures_by_split(path, val_fraction)
     if split not in parts:
         raise InputError(f"{path} has no pictures for split {split!r}, only for {', '.join(parts)}; choose one of them")
-    return SimulatedPairs(
-        parts[split], representation, size, sensor, scale, flip, augment, seed, ignore_label, motion_px
-    )
+    return SimulatedPairs(parts[split], representation, size, sensor, scale, flip, augment, seed, ignore_label, motion)
+
+
+def check_motion(sensor: Sensor, motion: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`motion` as a dict, once it has been tried. Raises ConfigError for a name or value that cannot be used."""
+    motion = dict(motion or {})
+    known = [name for name, one in signature(pair_from_image).parameters.items() if one.kind is one.KEYWORD_ONLY]
+    unknown = sorted(motion.keys() - set(known))
+    if unknown:
+        raise ConfigError(f"motion has no {', '.join(unknown)}; it has {', '.join(known)}")
+    # On a small picture; this also compiles the sensor's kernel before workers are forked, once instead of in each.
+    pair_from_image(np.zeros((8, 8, 3), np.uint8), sensor=sensor, **motion)
+    return motion
 
 
 def _item(index: int, image: NDArray[np.uint8], grid: NDArray[np.float32]) -> Item:
@@ -327,6 +337,27 @@ def _check_seed(seed: int) -> int:
 
 
 def _prepare_worker() -> None:
-    # A pool of threads does not survive the fork of a worker, and a worker has one core to itself in any case.
-    if get_worker_info() is not None and cv2.getNumThreads() != 1:
+    if get_worker_info() is not None and cv2.getNumThreads() != 1:  # a worker has one core to itself
         cv2.setNumThreads(1)
+
+
+def _fork_without_opencv_threads() -> None:
+    """Let OpenCV end its threads before each fork, and have them again in the parent after it.
+
+    A fork copies the pool's locks but none of its threads: once the parent has used the pool (simulating a video does),
+    the child would wait for them for ever at the first call that is split, and also in `setNumThreads` itself.
+    """
+    before: list[int] = []
+
+    def stop() -> None:
+        before.append(cv2.getNumThreads())
+        cv2.setNumThreads(1)
+
+    def go_on() -> None:
+        cv2.setNumThreads(before.pop())
+
+    if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+        os.register_at_fork(before=stop, after_in_parent=go_on)
+
+
+_fork_without_opencv_threads()
