@@ -171,7 +171,8 @@ def find(name: str) -> Path:
         ) from error
     except Exception as error:  # whatever the network does: refused, unresolved, timed out, cut
         raise ConfigError(
-            f"{name} is not in the local Hugging Face cache and the hub cannot be reached ({_first_line(error)}); {once}"
+            f"{name} is not in the local Hugging Face cache and the hub cannot be reached ({_first_line(error)}); "
+            + once
         ) from error
     if not (cached / "config.json").is_file() or not _has_weights(cached):
         raise ConfigError(f"{name} has no config.json with model.safetensors; choose a model published as safetensors")
