@@ -199,7 +199,7 @@ def _source(source: str | Path | Mapping[str, Any] | None) -> Any:
     if isinstance(source, Mapping):
         return dict(source)
     path = Path(source)
-    if not path.is_file():
+    if not os.path.isfile(path):  # words, too long or odd for a file's name, are no error here
         return {"name": path.name if isinstance(source, Path) else source}
     digest = hashlib.sha256()
     with open(path, "rb") as f:

@@ -65,6 +65,14 @@ def _add(cells, index, value, m):
         cells[index[j]] += value[j]
 
 
+@_compile(nb.UniTuple(nb.float32, 2)(nb.int64))
+def _sums(cell):
+    """N and S of a cell. S in two halves of 32 bits: of those, vector code converts many at once."""
+    low = (cell << (64 - SHIFT)) >> (64 - SHIFT)
+    whole, part = np.float32(np.int32(low >> 24)), np.float32(np.int32(low) & np.int32(0xFFFFFF))
+    return np.float32(np.int32((cell - low) >> SHIFT)), whole + part * UNIT
+
+
 @_compile(nb.void(_CELLS, _OUT, nb.int64, nb.boolean))
 def _spread(cells, out, k, first):
     """Add the cells' sums to planes k and k + 1 and zero them; ``first``: plane k + 1 holds nothing yet and is set."""
@@ -77,18 +85,14 @@ def _spread(cells, out, k, first):
     there = out[k + 1]
     if first:
         for i in range(len(here)):
-            cell = cells[i]
-            low = (cell << (64 - SHIFT)) >> (64 - SHIFT)
-            s = np.float32(low) * UNIT
-            here[i] += np.float32(np.int32((cell - low) >> SHIFT)) - s
+            n, s = _sums(cells[i])
+            here[i] += n - s
             there[i] = s
             cells[i] = 0
     else:
         for i in range(len(here)):
-            cell = cells[i]
-            low = (cell << (64 - SHIFT)) >> (64 - SHIFT)
-            s = np.float32(low) * UNIT
-            here[i] += np.float32(np.int32((cell - low) >> SHIFT)) - s
+            n, s = _sums(cells[i])
+            here[i] += n - s
             there[i] += s
             cells[i] = 0
 
