@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from evlift import backbones
 from evlift.encoder import Encoder, load_encoder
 from evlift.errors import ConfigError, InputError, RunError
-from evlift.events import Events
+from evlift.events import Events, open_recording, write_recording
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,14 @@ def test_encode_is_represent_then_forward(tiny):
         tiny(torch.zeros(1, 4, 32, 32))
     with pytest.raises(InputError, match="blocks 0 to 1"):
         tiny(torch.zeros(1, 3, 32, 32), layers=[2])
+
+
+def test_a_window_of_a_recording_is_encoded_as_its_events_are(tiny, tmp_path):
+    write_recording(tmp_path / "packed", random_events(3000, 48, 64))
+    recording = open_recording(tmp_path / "packed")
+    got = tiny.encode([recording.window(10_250, 30_500), recording.window(30_500, 50_000)])
+    for i, (t0, t1) in enumerate([(10_250, 30_500), (30_500, 50_000)]):
+        torch.testing.assert_close(got[i], tiny.encode(recording.events(t0, t1)), rtol=1e-3, atol=1e-4)
 
 
 # The file

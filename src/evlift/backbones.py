@@ -38,6 +38,16 @@ SIZES = {
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of RGB in 0…1, where a model's folder doesn't say otherwise."""
 
+# The fields of the three configs that shape the network; a whole config also holds traces of the library's release.
+_FIELDS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "intermediate_size", "hidden_act"),
+    *("layer_norm_eps", "layerscale_value", "initializer_range", "drop_path_rate", "hidden_dropout_prob"),
+    *("attention_probs_dropout_prob", "attention_dropout", "image_size", "patch_size", "num_channels"),
+    *("num_register_tokens", "use_mask_token", "qkv_bias", "query_bias", "key_bias", "value_bias", "proj_bias"),
+    *("mlp_bias", "use_swiglu_ffn", "use_gated_mlp", "rope_theta"),
+    *("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"),
+)
+
 # Names in memory follow the installed transformers, names in a file the official layout of each architecture.
 _OFFICIAL = (
     (re.compile(r"^model\.layer\."), "layer."),
@@ -57,10 +67,10 @@ def official_name(key: str) -> str:
 
 def config_of(model: nn.Module) -> dict[str, Any]:
     """The architecture of `model` as plain values, enough for :func:`build`."""
-    values: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))  # type: ignore[operator, union-attr]
-    # What stays is the architecture; what goes is a trace of the library, its version and its defaults for other tasks.
-    names = set(vars(type(model.config))) | set(getattr(type(model.config), "__annotations__", {}))
-    return {"model_type": values["model_type"]} | {k: v for k, v in values.items() if k in names and k[0] != "_"}
+    config = model.config
+    values = {name: getattr(config, name) for name in _FIELDS if hasattr(config, name)}
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    return {"model_type": config.model_type, **plain}  # type: ignore[union-attr]
 
 
 def build(config: dict[str, Any]) -> nn.Module:
