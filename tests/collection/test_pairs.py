@@ -76,7 +76,7 @@ def test_image_and_events_of_a_pair_move_together(beacons, counts, epoch, index,
     if not (view.y0 + margin <= y < view.y0 + view.box_height - margin):
         return
     rows, columns = np.mgrid[: size[0], : size[1]]
-    bright = np.where(image[0] > 0.1, image[0], 0)
+    bright = np.where(image[0] > 0.1 * image.max(), image[0], 0)  # without the ripples that JPEG leaves
 
     def centre(weight):
         return np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()

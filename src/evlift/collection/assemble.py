@@ -43,16 +43,17 @@ class Job:
 
 def assemble(out: Path, header: dict[str, Any], plan: Callable[[], list[Job]], progress: bool) -> Collection:
     """Go through the plan, leaving out what is finished. `plan` is called only when something is left to do."""
+    if (whole := _finished(out, header)) is not None:  # without the lock: many processes may open it at once
+        return whole
     with _alone(out):
-        info = read_info(out) if out.exists() else None
-        if info is not None:
-            _check_same(out, info, header)
-            if info["complete"] and all(_recording(out, made).is_dir() for made in info["recordings"]):
-                return open_collection(out)
-        elif any(file.name != ".lock" for file in out.iterdir()):
+        if (whole := _finished(out, header)) is not None:  # another process was quicker
+            return whole
+        info = read_info(out)
+        if info is None and any(file.name != ".lock" for file in out.iterdir()):
             raise RunError(f"{out} is not empty and holds no collection; give another folder")
         jobs = plan()
         finished = {} if info is None else {k: v for k, v in info["recordings"].items() if _recording(out, k).is_dir()}
+        place = {job.name: i for i, job in enumerate(jobs)}
         rows = [] if not finished else [r for r in open_collection(out).pairs.to_pylist() if r["recording"] in finished]
         problems = header.pop("problems", [])
         info = {
@@ -82,7 +83,7 @@ def assemble(out: Path, header: dict[str, Any], plan: Callable[[], list[Job]], p
                 width=made.width,
             )
             pairs, lines = made.rows(recording)
-            rows += pairs
+            rows = sorted([*rows, *pairs], key=lambda row: place[row["recording"]])  # stable: frames stay in order
             finished[job.name] = {
                 "pairs": len(pairs),
                 "events": len(recording),
@@ -98,6 +99,16 @@ def assemble(out: Path, header: dict[str, Any], plan: Callable[[], list[Job]], p
         info["counts"] = dict(open_collection(out).splits)
         write_info(out, info)
     return open_collection(out)
+
+
+def _finished(out: Path, header: dict[str, Any]) -> Collection | None:
+    """The collection, when the whole of this build is there. Raises RunError when it is another build."""
+    info = read_info(out)
+    if info is None:
+        return None
+    _check_same(out, info, header)
+    there = info["complete"] and all(_recording(out, made).is_dir() for made in info["recordings"])
+    return open_collection(out) if there else None
 
 
 def _recording(out: Path, name: str) -> Path:

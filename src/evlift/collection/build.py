@@ -200,36 +200,42 @@ def build_from_images(
     }
 
     def make(label: str, split: str, first: int, pictures: list[Picture]) -> Made:
-        streams: list[Events] = []
         frames: list[Frame] = []
         rows: list[dict[str, Any]] = []
         problems: list[str] = []
-        clock = 0
-        for shot, picture in enumerate(pictures, first):
-            try:
-                image, _ = read_picture(picture.path)
-                labels = None if picture.labels is None else read_labels(picture.labels)
-            except InputError as error:
-                problems.append(f"set aside {picture.path.name}: {error}")
-                continue
-            if size is not None:
-                view = centre_view(image.shape[0], image.shape[1], size)
-                image, labels = view.image(image), None if labels is None else view.labels(labels)
-            kept = None if labels is None else _keep_labels(out, label, picture, labels)
-            for variant in range(variants):
-                drawn = int(np.random.default_rng([int(seed), variant, *picture.path.name.encode()]).integers(2**31))
-                pair = pair_from_image(image, sensor=resolved, seed=drawn, **motion)
-                t0, t1 = clock, clock + pair.duration_us + 1  # half-open: an event at the very end is still in
-                events = pair.events
-                streams.append(Events(events.x, events.y, events.t + t0, events.p, events.height, events.width))
-                held = split if len(events) else "empty"
-                if not len(events):
-                    problems.append(f"set aside {picture.path.name}, variant {variant}: no events, its picture is flat")
-                rows.append(_row(label, len(frames), t1 - 1, t0, t1, held, shot, len(events), kept))
-                frames.append(Frame(t1 - 1, image))
-                clock = t1
+
+        def chunks() -> Iterator[Events]:
+            clock = 0
+            for shot, picture in enumerate(pictures, first):
+                try:
+                    image, _ = read_picture(picture.path)
+                    labels = None if picture.labels is None else read_labels(picture.labels)
+                except InputError as error:
+                    problems.append(f"set aside {picture.path.name}: {error}")
+                    continue
+                if size is not None:
+                    view = centre_view(image.shape[0], image.shape[1], size)
+                    image, labels = view.image(image), None if labels is None else view.labels(labels)
+                kept = None if labels is None else _keep_labels(out, label, picture, labels)
+                for variant in range(variants):
+                    drawn = int(
+                        np.random.default_rng([int(seed), variant, *picture.path.name.encode()]).integers(2**31)
+                    )
+                    pair = pair_from_image(image, sensor=resolved, seed=drawn, **motion)
+                    t0, t1 = clock, clock + pair.duration_us + 1  # half-open: an event at the very end is still in
+                    events = pair.events
+                    yield Events(events.x, events.y, events.t + t0, events.p, events.height, events.width)
+                    held = split if len(events) else "empty"
+                    if not len(events):
+                        problems.append(
+                            f"set aside {picture.path.name}, variant {variant}: no events, its picture is flat"
+                        )
+                    rows.append(_row(label, len(frames), t1 - 1, t0, t1, held, shot, len(events), kept))
+                    frames.append(Frame(t1 - 1, image))
+                    clock = t1
+
         height, width = size or picture_size(pictures[0].path)
-        return Made(streams, frames, height, width, lambda recording: (rows, problems))
+        return Made(chunks(), frames, height, width, lambda recording: (rows, problems))
 
     def plan() -> list[Job]:
         jobs: list[Job] = []
