@@ -84,7 +84,6 @@ def pair_from_image(
     rng = np.random.default_rng(seed)
     motion = draw_motion(rng, height, width, motion_px, rotation, zoom)
     steps = min(max(math.ceil(motion.corner_way(height, width) / step_px), 4), max_steps)
-    steps = min(steps, max_steps)
     u = np.arange(steps + 1) / steps
     ways = matrices(motion.poses(u), height, width)
     times = np.round(u * duration_us).astype(np.int64)
