@@ -2,6 +2,7 @@
 
 from .labels import LABEL_SETS, LabelSet
 from .metrics import class_accuracy, class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from .probe import probe_segmentation
 from .segmentation import ProbeResult, linear_probe
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "linear_probe",
     "mean_iou",
     "pixel_accuracy",
+    "probe_segmentation",
 ]
