@@ -75,13 +75,11 @@ def main() -> None:
     parser.add_argument("--probe-test", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     args = parser.parse_args()
+    args.pictures = args.pictures or pictures(args.out / "pictures")
     with tempfile.TemporaryDirectory() as scratch:
-        args.pictures = args.pictures or pictures(Path(scratch) / "pictures")
         trial = settings(args, cuda, 30)
         pretrain(trial, Path(scratch) / "trial", progress=False)
         step = rates(Path(scratch) / "trial", trial.train.batch)["step_seconds"]
-    if not args.pictures.exists():
-        pictures(args.pictures)
     config = settings(args, cuda, max(20, int(args.minutes * 60 / step)))
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -42,9 +42,8 @@ def test_log_drops_what_a_killed_start_left(tmp_path):
     rows.insert(4, {"step": 3, "eval": {"rank": 2.0}})  # after the third step, before the row of step 3
     text = "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6, "lo'
     (tmp_path / "log.jsonl").write_text(text)
-    log = Log(tmp_path, 3)
-    log.write({"step": 3, "loss": float("nan"), "losses": {"token": 2.0}})
-    log.close()
+    with Log(tmp_path, 3) as log:
+        log.write({"step": 3, "loss": float("nan"), "losses": {"token": 2.0}})
     kept = read_log(tmp_path / "log.jsonl")
     assert [row["step"] for row in kept] == [0, 0, 1, 2, 3, 3]
     assert kept[-1] == {"step": 3, "loss": None, "losses": {"token": 2.0}}

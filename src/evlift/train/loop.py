@@ -120,16 +120,14 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
         return found
 
     first = fabric.is_global_zero
-    log = Log(out, start) if first else None
-    if state is None and log:
-        measures["untrained"] = {split: measure(split) for split in held_out}
-        log.write({"step": 0, "eval": measures["untrained"]["val"]})
-    fabric.barrier()
-
     objective = PRESETS[config.objective.preset]
     share = _denominator_share(fabric)
     model.train()
-    with _bar(progress, train.steps, start) as tick:
+    with Log(out if first else None, start) as log, _bar(progress, train.steps, start) as tick:
+        if state is None and first:
+            measures["untrained"] = {split: measure(split) for split in held_out}
+            log.write({"step": 0, "eval": measures["untrained"]["val"]})
+        fabric.barrier()
         waited = time.perf_counter()
         for step, batch in enumerate(_batches(config, pairs, fabric, start), start):
             began = time.perf_counter()
@@ -152,14 +150,14 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
             losses = [*losses[-99:], loss]
             done = step + 1
             ended = time.perf_counter()
-            if log:
+            if first:
                 row = {"step": step, "loss": loss, "losses": parts, "lr": optimiser.param_groups[0]["lr"]}
                 row |= {"grad_norm": float(norm), "active_share": float(mask.float().mean())}
                 row |= {"seconds": ended - waited, "waited": began - waited}
                 log.write(row)
                 tick(done, loss)
             if done % train.eval_every == 0 or done == train.steps:
-                if log:
+                if first:
                     measures["trained"] = {split: measure(split) for split in held_out}
                     log.write({"step": done, "eval": measures["trained"]["val"]})
                 fabric.barrier()
@@ -168,9 +166,8 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
                     checkpoint.save(out, done, _state(done, losses, measures, distiller, optimiser, fabric))
                 fabric.barrier()
             waited = time.perf_counter()
-    if log is None:
+    if not first:
         return {}
-    log.close()
     encoder.save(out / "encoder")
     metrics = _metrics(config, losses, measures)
     write_json(out / "metrics.json", metrics)

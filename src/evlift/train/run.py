@@ -118,29 +118,41 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class Log:
-    """`log.jsonl` and TensorBoard, from step `start` on: rows of later steps, left by a killed start, are dropped."""
+    """`log.jsonl` and TensorBoard, from step `start` on: rows of later steps, left by a killed start, are dropped.
 
-    def __init__(self, out: Path, start: int):
-        self.path = out / "log.jsonl"
-        kept = [row for row in read_log(self.path) if row["step"] < start or (row["step"] == start and "eval" in row)]
-        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._file = open(self.path, "a", encoding="utf-8")
+    A context manager. Without a folder (a process that is not the first) it writes nothing.
+    """
+
+    def __init__(self, out: Path | None, start: int):
+        self.out, self.start = out, start
+
+    def __enter__(self) -> Log:
+        if self.out is None:
+            return self
+        path = self.out / "log.jsonl"
+        kept = [r for r in read_log(path) if r["step"] < self.start or (r["step"] == self.start and "eval" in r)]
+        write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._file = open(path, "a", encoding="utf-8")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start)
+        self._board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.start)
+        return self
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; numbers in it, nested ones too, become TensorBoard scalars at its `step`."""
+        if self.out is None:
+            return
         try:
             self._file.write(json.dumps(_finite(row)) + "\n")
             self._file.flush()
         except OSError as error:
-            raise RunError(f"cannot write {self.path} ({error.strerror}); make room and run it again") from error
+            raise RunError(f"cannot write {self._file.name} ({error.strerror}); make room and run it again") from error
         for name, value in row.items():
             for tag, number in value.items() if isinstance(value, dict) else [("", value)]:
                 if name != "step" and isinstance(number, (int, float)):
                     self._board.add_scalar(f"{name}/{tag}" if tag else name, number, row["step"])
 
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()
+    def __exit__(self, *_: object) -> None:
+        if self.out is not None:
+            self._file.close()
+            self._board.close()
