@@ -88,6 +88,19 @@ def test_same_seed_same_head_other_seed_other_order():
     assert not torch.equal(results[0].weight, results[2].weight)
 
 
+def test_the_number_of_threads_does_not_change_a_small_head():
+    tokens, labels = extract({"a": tokens_of}, Pictures(count=300, noise=1.0))
+    heads = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            heads.append(fit(tokens["a"], labels, classes=3, steps=10, batch=64))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(1)
+    assert torch.equal(heads[0][0], heads[1][0]) and heads[0][2] == heads[1][2]
+
+
 def test_variants_ask_for_every_realisation_once():
     data = Pictures(count=5)
     tokens, labels = extract({"a": tokens_of}, data, variants=3, batch=4)

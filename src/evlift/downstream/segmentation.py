@@ -11,7 +11,8 @@ unbiased estimate of the loss over all pixels at a sixteenth of its price; the e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,9 @@ from .metrics import IGNORE
 
 Features = Callable[[dict[str, Tensor]], Tensor]
 """A batch of a data set ({"grid": float32 [B, C, H, W], "image": float32 [B, 3, H, W], …}) to tokens [B, h, w, D]."""
+
+SMALL = 1 << 22
+"""Token values a step up to which the head is trained with one thread."""
 
 
 @dataclass(frozen=True)
@@ -126,26 +130,29 @@ def extract(
     labels = torch.empty(0, dtype=torch.uint8)
     task = progress.add_task(what, total=len(order)) if progress else None
     done = 0
-    for items in loader:
-        true = _check_labels(items, table)
-        if done == 0:
-            labels = torch.empty(len(order), *true.shape[1:], dtype=torch.uint8)
-        stop = done + len(true)
-        if true.shape[1:] != labels.shape[1:]:
-            raise InputError(f"labels of {_size(true)} and {_size(labels)} in one data set; give one size")
-        labels[done:stop] = true
-        on_device = {k: v.to(device) for k, v in items.items() if k != "labels"}
-        for name, function in features.items():
-            with torch.no_grad():
-                found = function(on_device).to("cpu", torch.float16)
-            if not torch.isfinite(found).all():
-                raise RunError(f"features {name or 'given'} are not finite in float16; check the weights and the input")
-            if name not in tokens:  # one allocation, of which nothing is ever copied again
-                tokens[name] = torch.empty(len(order), *found.shape[1:], dtype=torch.float16)
-            tokens[name][done:stop] = found
-        done = stop
-        if progress and task is not None:
-            progress.update(task, completed=done)
+    with _threads(torch.get_num_threads() - workers):  # a core for each worker
+        for items in loader:
+            true = _check_labels(items, table)
+            if done == 0:
+                labels = torch.empty(len(order), *true.shape[1:], dtype=torch.uint8)
+            stop = done + len(true)
+            if true.shape[1:] != labels.shape[1:]:
+                raise InputError(f"labels of {_size(true)} and {_size(labels)} in one data set; give one size")
+            labels[done:stop] = true
+            on_device = {k: v.to(device) for k, v in items.items() if k != "labels"}
+            for name, function in features.items():
+                with torch.no_grad():
+                    found = function(on_device).to("cpu", torch.float16)
+                if not torch.isfinite(found).all():
+                    raise RunError(
+                        f"features {name or 'given'} are not finite in float16; check the weights and the input"
+                    )
+                if name not in tokens:  # one allocation, of which nothing is ever copied again
+                    tokens[name] = torch.empty(len(order), *found.shape[1:], dtype=torch.float16)
+                tokens[name][done:stop] = found
+            done = stop
+            if progress and task is not None:
+                progress.update(task, completed=done)
     return tokens, labels
 
 
@@ -232,7 +239,10 @@ def fit(
     if not (labels != IGNORE).any():
         raise InputError("every training label is void; check the label pictures and the void value")
     count, h, w, dim = tokens.shape
-    mean, std = _statistics(tokens)
+    # A step on so little is over before a second thread is awake; and with one, the sums are the same on any machine.
+    threads = 1 if batch * h * w * dim < SMALL else torch.get_num_threads()
+    with _threads(threads):
+        mean, std = _statistics(tokens)
     rows = upsampling(h, labels.shape[1], patch).to(device)
     cols = upsampling(w, labels.shape[2], patch).to(device)
     shift, scale = mean.float().to(device), (1 / std).float().to(device)
@@ -247,28 +257,40 @@ def fit(
     task = progress.add_task(what, total=steps) if progress else None
     losses: list[Tensor] = []
     queue = torch.empty(0, dtype=torch.long)
-    for step in range(steps):
-        while len(queue) < min(batch, count):
-            queue = torch.cat([queue, torch.randperm(count, generator=generator)])
-        chosen, queue = queue[:batch], queue[batch:]
-        top, left = torch.randint(stride, (2,), generator=generator).tolist()
-        x = (tokens[chosen].to(device, torch.float32) - shift) * scale
-        true = labels[chosen][:, top::stride, left::stride].to(device).long()
-        logits = _upsample(x @ weight.T + bias, rows[top::stride], cols[left::stride])
-        # A batch may be void throughout: the sum is then 0, and so is the loss.
-        total = F.cross_entropy(logits.flatten(0, 2), true.flatten(), ignore_index=IGNORE, reduction="sum")
-        loss = total / (true != IGNORE).sum().clamp_min(1)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        losses.append(loss.detach())
-        if progress and task is not None:
-            progress.update(task, completed=step + 1)
+    with _threads(threads):
+        for step in range(steps):
+            while len(queue) < min(batch, count):
+                queue = torch.cat([queue, torch.randperm(count, generator=generator)])
+            chosen, queue = queue[:batch], queue[batch:]
+            top, left = torch.randint(stride, (2,), generator=generator).tolist()
+            x = (tokens[chosen].to(device, torch.float32) - shift) * scale
+            true = labels[chosen][:, top::stride, left::stride].to(device).long()
+            logits = _upsample(x @ weight.T + bias, rows[top::stride], cols[left::stride])
+            # A batch may be void throughout: the sum is then 0, and so is the loss.
+            total = F.cross_entropy(logits.flatten(0, 2), true.flatten(), ignore_index=IGNORE, reduction="sum")
+            loss = total / (true != IGNORE).sum().clamp_min(1)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.detach())
+            if progress and task is not None:
+                progress.update(task, completed=step + 1)
     with torch.no_grad():  # fold the standardisation into the head, in float64
         folded = weight.double().cpu() / std
         offset = bias.double().cpu() - folded @ mean
     return folded.float(), offset.float(), tuple(torch.stack(losses).tolist())
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """PyTorch's threads on the CPU while inside; at least one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, number))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _statistics(tokens: Tensor, chunk: int = 256) -> tuple[Tensor, Tensor]:
