@@ -1,4 +1,4 @@
-"""How fast pretraining runs on this machine: samples a second, peak memory, and the share of a step that waits for data.
+"""How fast pretraining runs: samples a second, peak memory, and the share of a step that waits for data.
 
     python benchmarks/pretrain.py                                    # CPU: a toy of a minute
     python benchmarks/pretrain.py --pictures DIR --minutes 8         # GPU: 384×512, ViT-S, steps that fill 8 minutes

@@ -19,16 +19,16 @@ from typing import Any
 
 from .collection import build_from_video
 from .config import DataConfig, ObjectiveConfig, PretrainConfig, StudentConfig, TrainConfig
+from .files import write_json
 from .simulate import packaged_video
 from .train import pretrain
-from .train.run import write_json
 
 VIDEO = {"shake_px": 6.0, "window_us": 40_000, "val_fraction": 0.2}
 HELD_OUT_SHOT = 4
 """The street with parked cars behind a fence: 55 frames with nothing like them in the other shots."""
 
 
-def demo(out: str | Path = "runs/demo", *, steps: int = 200, progress: bool = True) -> dict[str, Any]:
+def demo(out: str | Path = "runs/demo", *, steps: int = 160, progress: bool = True) -> dict[str, Any]:
     """Run the demo, or go on with the one in `out`; returns the figures of `out/metrics.json`.
 
     Args:
@@ -88,7 +88,7 @@ def demo(out: str | Path = "runs/demo", *, steps: int = 200, progress: bool = Tr
 def demo_config(source: Path, steps: int) -> PretrainConfig:
     """The settings of the demo's runs over the collection `source`."""
     return PretrainConfig(
-        data=DataConfig(source=str(source), size=(160, 256), scale=(0.6, 1.0)),
+        data=DataConfig(source=str(source), size=(128, 304), scale=(0.6, 1.0)),
         student=StudentConfig(size="tiny", depth=6),
         objective=ObjectiveConfig(preset="scaleevent"),
         train=TrainConfig(steps=steps, batch=16, lr=1e-3, eval_every=50, eval_pairs=0, checkpoint_every=50),

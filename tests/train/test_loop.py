@@ -35,7 +35,9 @@ class Killed(BaseException):
 def test_training_lowers_the_loss_and_leaves_a_whole_run(config, tmp_path):
     # One view a picture, so that thirty steps have something to learn.
     config = replace(config, data=replace(config.data, scale=(1.0, 1.0), flip=False))
-    config = replace(config, train=replace(config.train, steps=30, batch=8, lr=2e-3, eval_every=15, checkpoint_every=10))
+    config = replace(
+        config, train=replace(config.train, steps=30, batch=8, lr=2e-3, eval_every=15, checkpoint_every=10)
+    )
     run = tmp_path / "run"
     metrics = pretrain(config, run, progress=False)
     curve = losses(run)

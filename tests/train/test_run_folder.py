@@ -8,8 +8,9 @@ import torch
 
 from evlift.config import DataConfig, MachineConfig, PretrainConfig, TrainConfig
 from evlift.errors import RunError
+from evlift.files import alone, write_atomic, write_json
 from evlift.train import checkpoint
-from evlift.train.run import Log, alone, open_run, read_log, write_atomic, write_json
+from evlift.train.run import Log, open_run, read_log
 
 CONFIG = PretrainConfig(data=DataConfig(source="here"))
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from ..errors import InputError, RunError
 from ..events import Events, Frame, Recording, write_recording
+from ..files import alone
 from .store import FORMAT, VERSION, Collection, open_collection, read_info, write_info, write_pairs
 
 
@@ -45,7 +45,7 @@ def assemble(out: Path, header: dict[str, Any], plan: Callable[[], list[Job]], p
     """Go through the plan, leaving out what is finished. `plan` is called only when something is left to do."""
     if (whole := _finished(out, header)) is not None:  # without the lock: many processes may open it at once
         return whole
-    with _alone(out):
+    with alone(out):
         if (whole := _finished(out, header)) is not None:  # another process was quicker
             return whole
         info = read_info(out)
@@ -137,26 +137,6 @@ def _check_same(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         raise RunError(
             f"{out} was built with other settings ({'; '.join(changed)}); give another folder or the same ones"
         )
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder while it is written, so that two builds do not clear each other's work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = open(out / ".lock", "w")
-    except OSError as error:
-        raise RunError(f"cannot write in {out} ({error.strerror}); give another folder") from error
-    with handle:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows has no such lock; what is finished is whole all the same
-            pass
-        except OSError as error:
-            raise RunError(f"{out} is being built by another process; wait for it or give another folder") from error
-        yield
 
 
 def _shown(jobs: list[Job], progress: bool) -> Iterable[Job]:

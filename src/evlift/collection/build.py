@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError
 from ..events import Events, Frame, Recording
+from ..files import write_atomic
 from ..simulate import Sensor, VideoSimulator, find_shots, get_sensor, iter_video, pair_from_image, shake
 from .assemble import Job, Made, assemble, hash_files
 from .pairs import check_motion
 from .pictures import Picture, picture_size, pictures_by_split, read_labels, read_picture, sort_out
-from .store import Collection, write_atomic
+from .store import Collection
 from .transform import centre_view, check_size
 
 PICTURES_A_RECORDING = 32

@@ -12,7 +12,6 @@ that it does not list are leavings of a build that was killed; they are never re
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import InputError, RunError
+from ..errors import InputError
 from ..events import Recording, open_recording
+from ..files import write_atomic
 
 FORMAT = "evlift-collection"
 VERSION = 1
@@ -177,20 +177,6 @@ def write_pairs(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=PAIRS), sink)
     write_atomic(path / "pairs.parquet", sink.getvalue().to_pybytes())
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a kill leaves the old file or the new one. Raises RunError when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path} ({error.strerror}); make room and build again") from error
 
 
 def _line(error: Exception) -> str:

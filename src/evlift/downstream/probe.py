@@ -27,7 +27,7 @@ from torch import Tensor
 from ..collection import open_source
 from ..config import differences, read_yaml
 from ..errors import ConfigError, InputError, RunError
-from ..train.run import alone, write_atomic, write_json
+from ..files import alone, write_atomic, write_json
 from ..view import save_picture
 from . import metrics
 from .labels import LabelSet
@@ -118,8 +118,9 @@ def probe_segmentation(
         steps, batch, lr, seed: of the head; `seed` also draws the motions.
         untrained: add a row for each architecture with random weights.
         teacher: add a row for this teacher on the images, and a zero-shot row for each encoder that learned from it.
-        workers: processes that prepare the data; they do not change the result.
-        device: `auto` takes a GPU if there is one; it changes the result by rounding only.
+        workers: processes that prepare the data.
+        device: `auto` takes a GPU if there is one. Neither changes the result by more than rounding; the same command
+            on the same machine gives the same bytes.
     Returns:
         What `out/metrics.json` holds.
     Raises:

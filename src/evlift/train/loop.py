@@ -22,13 +22,14 @@ from torch.utils.data import DataLoader
 from ..config import PretrainConfig
 from ..encoder import Encoder
 from ..errors import ConfigError, RunError
+from ..files import alone, write_json
 from ..objective import PRESETS, activation_mask, resample
 from ..teachers import load_teacher
 from . import checkpoint
 from .evaluate import collapse_measures, held_out_batches
 from .optimiser import adamw, rate
 from .order import StepSampler
-from .run import Log, alone, open_run, read_metrics, write_json
+from .run import Log, open_run, read_metrics
 from .source import open_pairs
 
 

@@ -1,63 +1,22 @@
 """The run folder: who may write in it, its settings, its log and its figures.
 
-    RUN/config.yaml      the settings, resolved
-    RUN/log.jsonl        a line a step, and a line an evaluation
-    RUN/tensorboard/     the same for TensorBoard
-    RUN/checkpoints/     see checkpoint.py
-    RUN/encoder/         what the run is for
-    RUN/metrics.json     its figures; without times, so that the same run gives the same file
-
-Every file is written beside its place and renamed into it: a kill leaves the old one or the new one.
+RUN/config.yaml      the settings, resolved
+RUN/log.jsonl        a line a step, and a line an evaluation
+RUN/tensorboard/     the same for TensorBoard
+RUN/checkpoints/     see checkpoint.py
+RUN/encoder/         what the run is for
+RUN/metrics.json     its figures; without times, so that the same run gives the same file
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..config import PretrainConfig, differences, read_yaml, to_dict, write_yaml
 from ..errors import RunError
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step. Raises RunError when the disk refuses; the old file is kept."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path} ({error.strerror}); make room and run the same command again") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON, in one step; NaN becomes null."""
-    write_atomic(path, (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_metrics(out: Path) -> dict[str, Any] | None:
-    """The figures of a finished run, or None while it is unfinished."""
-    try:
-        return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{out / 'metrics.json'} is damaged; remove it and run the same command again") from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))) else value
+from ..files import finite, write_atomic
 
 
 def open_run(out: Path, config: PretrainConfig) -> None:
@@ -85,24 +44,14 @@ def open_run(out: Path, config: PretrainConfig) -> None:
     write_atomic(settings, write_yaml(config).encode())
 
 
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Hold the run folder while it is written, so that a second start of the same command does not mix in."""
+def read_metrics(out: Path) -> dict[str, Any] | None:
+    """The figures of a finished run, or None while it is unfinished."""
     try:
-        import fcntl
-    except ImportError:  # Windows: no advisory lock; the checkpoints are atomic all the same
-        yield
-        return
-    try:
-        handle = open(out / ".lock", "w")
-    except OSError as error:
-        raise RunError(f"cannot write in {out} ({error.strerror}); give another --out folder") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"{out} is in use by another evlift process; wait for it or give another --out") from error
-        yield
+        return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{out / 'metrics.json'} is damaged; remove it and run the same command again") from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -143,7 +92,7 @@ class Log:
         if self.out is None:
             return
         try:
-            self._file.write(json.dumps(_finite(row)) + "\n")
+            self._file.write(json.dumps(finite(row)) + "\n")
             self._file.flush()
         except OSError as error:
             raise RunError(f"cannot write {self._file.name} ({error.strerror}); make room and run it again") from error

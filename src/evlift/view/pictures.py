@@ -7,7 +7,6 @@ The colours are the field's habit: ON (brighter) blue, OFF (darker) red, on whit
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, RunError
+from ..errors import InputError
+from ..files import write_atomic
 
 Picture = NDArray[np.uint8]
 
@@ -140,28 +140,5 @@ def encode_picture(picture: Picture, suffix: str = ".png", quality: int = 90) ->
 def save_picture(path: str | os.PathLike[str], picture: Any, quality: int = 92) -> Path:
     """Write uint8 [H, W, 3] RGB (or [H, W] grey) as .png or .jpg, whole or not at all; folders are made."""
     path = Path(path)
-    return write_whole(path, encode_picture(check_picture(picture), path.suffix, quality))
-
-
-def write_whole(path: Path, data: bytes) -> Path:
-    """Write a file beside its place, then rename: a reader sees the old one or the new one. RunError when refused."""
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes a private file; a report is to be read by whoever may read the folder.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(part, 0o666 & ~mask)
-        os.replace(part, path)
-    except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write {path} ({error.strerror or error}); choose a place that can be written"
-        ) from error
+    write_atomic(path, encode_picture(check_picture(picture), path.suffix, quality))
     return path

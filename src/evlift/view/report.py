@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..files import write_atomic
 from . import page
 from .curves import COLOURS, line_chart, series
 from .panel import PairPanel, panel_basis, panel_pictures
-from .pictures import PALETTES, Picture, event_picture, resize_picture, write_whole
+from .pictures import PALETTES, Picture, event_picture, resize_picture
 from .tokens import VEIL, PCABasis, mark_patch, query_points, similarity_colours, similarity_picture
 
 # Pictures wider or higher than this are shrunk: a row holds five or more of them.
@@ -65,7 +66,8 @@ def write_report(
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     made = f"Written by evlift {page.text(__version__)}, {now}. Nothing here is loaded from outside this file."
     parts.append(f"</main>\n<footer>{made}</footer>")
-    return write_whole(Path(path), page.document(title, "\n".join(part for part in parts if part)).encode())
+    write_atomic(Path(path), page.document(title, "\n".join(part for part in parts if part)).encode())
+    return Path(path)
 
 
 def _paragraphs(lead: str) -> str:
