@@ -17,18 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .collection import build_from_video
+from .collection import Collection, build_from_video
 from .config import DataConfig, ObjectiveConfig, PretrainConfig, StudentConfig, TrainConfig
 from .files import write_json
 from .simulate import packaged_video
 from .train import pretrain
 
-VIDEO = {"shake_px": 6.0, "window_us": 40_000, "val_fraction": 0.2}
+SHAKE_PX, WINDOW_US, VAL_FRACTION = 6.0, 40_000, 0.2
 HELD_OUT_SHOT = 4
 """The street with parked cars behind a fence: 55 frames with nothing like them in the other shots."""
 
 
-def demo(out: str | Path = "runs/demo", *, steps: int = 160, progress: bool = True) -> dict[str, Any]:
+def demo(out: str | Path = "runs/demo", *, steps: int = 100, progress: bool = True) -> dict[str, Any]:
     """Run the demo, or go on with the one in `out`; returns the figures of `out/metrics.json`.
 
     Args:
@@ -42,7 +42,7 @@ def demo(out: str | Path = "runs/demo", *, steps: int = 160, progress: bool = Tr
     video = packaged_video()
     say = print if progress else (lambda *_: None)
     say(f"1/5  simulating the events of {video.name}: {out / 'collection'}")
-    pairs = build_from_video(video, out / "collection", progress=progress, **VIDEO)
+    pairs = _pairs(video, out / "collection", progress)
     config = demo_config(pairs.path, steps)
     say(f"2/5  pretraining with the structure-aware objective: {out / 'scaleevent'}")
     trained = pretrain(config, out / "scaleevent", progress=progress)
@@ -50,7 +50,7 @@ def demo(out: str | Path = "runs/demo", *, steps: int = 160, progress: bool = Tr
     token_config = replace(config, objective=replace(config.objective, preset="token"))
     token = pretrain(token_config, out / "token", progress=progress)
     say(f"4/5  pretraining without shot {HELD_OUT_SHOT}: {out / 'shot'}")
-    rest = build_from_video(video, out / "shot-collection", progress=progress, held_out_shots=(HELD_OUT_SHOT,), **VIDEO)
+    rest = _pairs(video, out / "shot-collection", progress, held_out=(HELD_OUT_SHOT,))
     shot = pretrain(demo_config(rest.path, steps // 2), out / "shot", progress=progress)
 
     figures: dict[str, Any] = {}
@@ -85,11 +85,23 @@ def demo(out: str | Path = "runs/demo", *, steps: int = 160, progress: bool = Tr
     return figures
 
 
+def _pairs(video: Path, out: Path, progress: bool, held_out: tuple[int, ...] = ()) -> Collection:
+    return build_from_video(
+        video,
+        out,
+        shake_px=SHAKE_PX,
+        window_us=WINDOW_US,
+        val_fraction=VAL_FRACTION,
+        held_out_shots=held_out,
+        progress=progress,
+    )
+
+
 def demo_config(source: Path, steps: int) -> PretrainConfig:
     """The settings of the demo's runs over the collection `source`."""
     return PretrainConfig(
         data=DataConfig(source=str(source), size=(128, 304), scale=(0.6, 1.0)),
         student=StudentConfig(size="tiny", depth=6),
         objective=ObjectiveConfig(preset="scaleevent"),
-        train=TrainConfig(steps=steps, batch=16, lr=1e-3, eval_every=50, eval_pairs=0, checkpoint_every=50),
+        train=TrainConfig(steps=steps, batch=16, lr=1e-3, eval_every=25, eval_pairs=0, checkpoint_every=25),
     )

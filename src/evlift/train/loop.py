@@ -99,7 +99,9 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
     if state is None and config.teacher.standardise:
         encoder.set_teacher_statistics(*_teacher_statistics(teacher, pairs, config, fabric))
     model, optimiser = fabric.setup(distiller, optimiser)
-    start, losses, measures = 0, [], {}
+    start = 0
+    losses: list[float] = []  # of the last hundred steps
+    measures: dict[str, dict] = {}  # when → split → figures
     if state is not None:
         start, losses, measures = _restore(state, distiller, optimiser, fabric)
 
@@ -141,19 +143,20 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
             parts = objective(lifted.flatten(1, 2).float(), teaching, mask, reduce=share)
             fabric.backward(parts["total"])
             norm = fabric.clip_gradients(model, optimiser, max_norm=train.clip, error_if_nonfinite=False)
+            assert norm is not None
             optimiser.step()
             optimiser.zero_grad()
 
-            parts = {name: float(fabric.all_reduce(part.detach(), reduce_op="mean")) for name, part in parts.items()}
-            loss = parts.pop("total")
+            means = {name: _mean(fabric, part) for name, part in parts.items()}
+            loss = means.pop("total")
             if not math.isfinite(loss):
                 raise RunError(f"the loss is {loss} at step {step}; start again with a lower --train.lr")
             losses = [*losses[-99:], loss]
             done = step + 1
             ended = time.perf_counter()
             if first:
-                row = {"step": step, "loss": loss, "losses": parts, "lr": optimiser.param_groups[0]["lr"]}
-                row |= {"grad_norm": float(norm), "active_share": float(mask.float().mean())}
+                row = {"step": step, "loss": loss, "losses": means, "lr": optimiser.param_groups[0]["lr"]}
+                row |= {"grad_norm": norm.item(), "active_share": float(mask.float().mean())}
                 row |= {"seconds": ended - waited, "waited": began - waited}
                 log.write(row)
                 tick(done, loss)
@@ -255,6 +258,13 @@ def _denominator_share(fabric: Fabric):
         return total / fabric.world_size
 
     return share
+
+
+def _mean(fabric: Fabric, value: torch.Tensor) -> float:
+    """The mean of a scalar over the processes."""
+    reduced = fabric.all_reduce(value.detach(), reduce_op="mean")
+    assert isinstance(reduced, torch.Tensor)
+    return reduced.item()
 
 
 def _state(step, losses, measures, distiller, optimiser, fabric: Fabric) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from torch import nn
 
 def adamw(module: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019); norms, biases and single tokens (one dimension that varies) do not decay."""
-    decay, rest = [], []
+    decay: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for parameter in module.parameters():
         if parameter.requires_grad:
             (decay if parameter.squeeze().ndim >= 2 else rest).append(parameter)

@@ -56,7 +56,9 @@ def pair_panels(
             return encoder.lift(encoder(grid))[0]
 
         after = lifted(trained)
-        target = trained.standardise_teacher(resample(teacher.features(image).float(), tuple(after.shape[:2])))[0]
+        target = trained.standardise_teacher(
+            resample(teacher.features(image).float(), (after.shape[0], after.shape[1]))
+        )[0]
         panels.append(
             PairPanel(
                 name=f"held-out pair {i + 1} of {len(pairs)}",
@@ -89,7 +91,7 @@ def report_run(
         figures: what its `metrics.json` holds.
         others: further runs on the same pairs: their curves and tokens stand beside this one's.
     """
-    curves = {config.objective.preset: read_log(run / "log.jsonl")}
+    curves: dict[str, list[dict[str, Any]]] = {config.objective.preset: read_log(run / "log.jsonl")}
     curves |= {name: read_log(path / "log.jsonl") for name, path in (others or {}).items()}
     return write_report(
         out or run / "report.html",
