@@ -60,9 +60,9 @@ def demo(out: str | Path = "runs/demo", *, steps: int = 100, progress: bool = Tr
         "shot": HELD_OUT_SHOT,
         "steps": steps // 2,
         "relation_fidelity": shot["test"]["relation_fidelity"],
-        "pairs": shot["test"]["pairs"]["trained"],
+        "pairs": shot["test"]["pairs"],
     }
-    figures |= {"steps": steps, "held_out_pairs": trained["pairs"]["trained"], "objective": config.objective.preset}
+    figures |= {"steps": steps, "held_out_pairs": trained["pairs"], "objective": config.objective.preset}
     figures |= {"teacher": config.teacher.name}
     say("5/5  drawing the report")
     report = report_run(

@@ -294,11 +294,14 @@ def _restore(state: dict[str, Any], distiller, optimiser, fabric: Fabric) -> tup
 
 def _metrics(config: PretrainConfig, losses: list[float], measures: dict[str, dict]) -> dict[str, Any]:
     """The figures of a run: for each measure the trained and the untrained value on the split `val`, then the rest."""
-    splits: dict[str, dict[str, dict[str, float]]] = {}
+    splits: dict[str, dict[str, Any]] = {}
     for when in ("trained", "untrained"):
         for split, found in measures[when].items():
             for name, value in found.items():
-                splits.setdefault(split, {}).setdefault(name, {})[when] = value
+                if name in ("active_share", "pairs"):  # of the held-out pairs, whoever looks at them
+                    splits.setdefault(split, {})[name] = value
+                else:
+                    splits.setdefault(split, {}).setdefault(name, {})[when] = value
     metrics: dict[str, Any] = {"objective": config.objective.preset, "teacher": config.teacher.name}
     metrics |= {"steps": config.train.steps, "loss": sum(losses) / len(losses)}
     return metrics | splits.pop("val") | splits

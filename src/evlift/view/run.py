@@ -74,6 +74,20 @@ def pair_panels(
     return panels
 
 
+def _shown(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures in a reader's order and words: what was measured before and after training comes first."""
+    first: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for name, value in figures.items():
+        words = name.replace("_", " ")
+        if isinstance(value, Mapping) and {"trained", "untrained"} <= value.keys():
+            first[words] = {"before": value["untrained"], "after": value["trained"]}
+            first |= {f"{words}, {other}": value[other] for other in value if other not in ("trained", "untrained")}
+        else:
+            rest[words] = value
+    return first | rest
+
+
 def report_run(
     run: Path,
     config: PretrainConfig,
@@ -97,7 +111,7 @@ def report_run(
         out or run / "report.html",
         title=title,
         lead=lead or f"An event encoder taught by {config.teacher.name} with the objective {config.objective.preset}.",
-        figures=figures,
+        figures=_shown(figures),
         curves=curves,
         panels=pair_panels(run, config, others=others),
         config=to_dict(config),
