@@ -1,7 +1,7 @@
 """evlift: lift event-camera streams into the feature space of image foundation models.
 
     import evlift
-    encoder = evlift.load_encoder("runs/demo/scaleevent/encoder")
+    encoder = evlift.load_encoder("runs/demo/structure/encoder")
     tokens = encoder.encode(events)                      # evlift.Events -> float32 [h, w, D]
 
 The names below load their room on first use, so that ``import evlift`` stays instant.

@@ -23,7 +23,7 @@ def _demo_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=str, default="runs/demo", help="folder of the demo; an unfinished one is continued"
     )
-    parser.add_argument("--steps", type=int, default=100, help="optimiser steps of each run")
+    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each run")
 
 
 def _demo(args: Namespace) -> None:
@@ -222,13 +222,17 @@ def _run(name: str, rest: list[str]) -> None:
     try:
         args = parser.instantiate(parser.parse_args(rest))
     except ArgumentError as error:
-        raise EvliftError(_plain(str(error), name, parser)) from error
+        raise EvliftError(_plain(str(error), name, rest, parser)) from error
     run(args)
 
 
-def _plain(message: str, name: str, parser: ArgumentParser) -> str:
+def _plain(message: str, name: str, argv: list[str], parser: ArgumentParser) -> str:
     """The parser's words about a wrong flag or key, in one line that names the nearest right one."""
     message = " ".join(message.split()).rstrip(".")
+    if "parsing config" in message:
+        files = [word.split("=")[-1] for word in argv if word.endswith((".yaml", ".yml", ".json"))]
+        where = re.sub(r'in "<unicode string>", ', "", message.split("config: ", 1)[-1])
+        return f"config {' '.join(files)} is not YAML ({where}); mend that line"
     known = [action.dest for action in parser._actions if action.dest and action.dest != "help"]
     wrong = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
     if wrong:
