@@ -225,7 +225,7 @@ def test_two_builds_do_not_mix(built, video, tmp_path):
         shutil.rmtree(tmp_path / "c" / "recordings" / "shot-000")
         with open(tmp_path / "c" / ".lock") as inner:
             fcntl.flock(inner, fcntl.LOCK_EX)
-            with pytest.raises(RunError, match="another process"):
+            with pytest.raises(RunError, match="another evlift process"):
                 build_from_video(video, tmp_path / "c", **options)
 
 
