@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -147,7 +146,10 @@ def _probe_arguments(parser: ArgumentParser) -> None:
 
 def _probe(args: Namespace) -> None:
     from .downstream import probe_segmentation
+    from .errors import ConfigError
 
+    if args.workers < 0:
+        raise ConfigError(f"workers is {args.workers}; give 0 or more")
     options = {k: v for k, v in vars(args).items() if k not in ("task", "encoder", "train", "test", "out", "debug")}
     probe_segmentation(args.encoder, args.train, args.test, args.out, **options)
 
@@ -203,6 +205,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"evlift: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:  # one that no room expected
+        if debug or error.filename is None:
+            raise
+        print(f"evlift: {error.filename}: {error.strerror}; check the path and the disk", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"evlift: stopped; the same command goes on: evlift {' '.join(argv)}", file=sys.stderr)
         return 130
@@ -233,6 +240,8 @@ def _plain(message: str, name: str, argv: list[str], parser: ArgumentParser) -> 
         files = [word.split("=")[-1] for word in argv if word.endswith((".yaml", ".yml", ".json"))]
         where = re.sub(r'in "<unicode string>", ', "", message.split("config: ", 1)[-1])
         return f"config {' '.join(files)} is not YAML ({where}); mend that line"
+    if "File does not exist" in message:
+        return message.split('config": ', 1)[-1].replace("File does", "config does") + "; check the path"
     known = [action.dest for action in parser._actions if action.dest and action.dest != "help"]
     wrong = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
     if wrong:
@@ -273,6 +282,4 @@ def _print_table(values: dict[str, Any], title: str) -> None:
 
 
 if __name__ == "__main__":
-    # A worker that a killed parent leaves behind must not hold the terminal; nothing else is done at import.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.exit(main())

@@ -71,6 +71,9 @@ class TeacherConfig:
     stat_pairs: int = 128
     """How many training pairs estimate that mean and variance."""
 
+    def __post_init__(self) -> None:
+        _check(self.stat_pairs >= 2, f"teacher.stat_pairs is {self.stat_pairs}; give 2 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
@@ -136,6 +139,8 @@ class TrainConfig:
         for name in ("steps", "batch", "eval_every", "checkpoint_every"):
             _check(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}; give 1 or more")
         _check(self.lr > 0 and self.clip > 0, "train.lr and train.clip must be positive; lower lr to 1e-5, not to 0")
+        _check(self.seed >= 0, f"train.seed is {self.seed}; give 0 or more")
+        _check(self.weight_decay >= 0, f"train.weight_decay is {self.weight_decay}; give 0 or more")
         _check(0 <= self.warmup < 1, f"train.warmup is {self.warmup}; give a share of the steps, 0 up to 1")
         _check(self.eval_pairs >= 0, f"train.eval_pairs is {self.eval_pairs}; give 0 (all) or more")
 
@@ -147,9 +152,13 @@ class MachineConfig:
     accelerator: str = "auto"
     """`auto`, `cpu`, `cuda` or `mps`."""
     devices: int | None = None
-    """Processes to start on this machine; torchrun and SLURM decide it for themselves. Default: one."""
+    """Processes to start on this machine; torchrun decides it for itself. Default: one."""
     workers: int = 1
     """Processes that prepare pairs, for each training process; 0 prepares them in the training process itself."""
+
+    def __post_init__(self) -> None:
+        _check(self.workers >= 0, f"machine.workers is {self.workers}; give 0 or more")
+        _check(self.devices is None or self.devices >= 1, f"machine.devices is {self.devices}; give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,14 +51,14 @@ def demo(out: str | Path = "runs/demo", *, steps: int = 300, progress: bool = Tr
     token = pretrain(token_config, out / "token", progress=progress)
     say(f"4/5  pretraining without shot {HELD_OUT_SHOT}: {out / 'shot'}")
     rest = _pairs(video, out / "shot-collection", progress, held_out=(HELD_OUT_SHOT,))
-    shot = pretrain(demo_config(rest.path, steps // 3), out / "shot", progress=progress)
+    shot = pretrain(demo_config(rest.path, max(1, steps // 3)), out / "shot", progress=progress)
 
     figures: dict[str, Any] = {}
     for name in ("relation_fidelity", "effective_rank"):
         figures[name] = {**trained[name], "token": token[name]["trained"]}
     figures["held_out_shot"] = {
         "shot": HELD_OUT_SHOT,
-        "steps": steps // 3,
+        "steps": max(1, max(1, steps // 3)),
         "relation_fidelity": shot["test"]["relation_fidelity"],
         "pairs": shot["test"]["pairs"],
     }

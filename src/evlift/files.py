@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import RunError
 
@@ -53,6 +53,27 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))) else value
 
 
+def holds_others(folder: Path, *ours: str) -> bool:
+    """Whether `folder` holds anything but a lock, what a killed write left, and files named `ours`."""
+    known = {".lock", *ours}
+    return any(file.name not in known and not file.name.endswith(".part") for file in folder.iterdir())
+
+
+_HELD: set[IO[str]] = set()
+
+
+def _let_go() -> None:
+    # A worker that outlives a killed parent by seconds would hold the parent's lock that long: a lock belongs to an
+    # open file, and a forked child has it open too.
+    for handle in _HELD:
+        handle.close()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold `folder`, which is made, while it is written, so that a second start of a command does not mix in.
@@ -75,4 +96,8 @@ def alone(folder: Path) -> Iterator[None]:
         except OSError as error:
             message = f"{folder} is in use by another evlift process; wait for it or give another folder"
             raise RunError(message) from error
-        yield
+        _HELD.add(handle)
+        try:
+            yield
+        finally:
+            _HELD.discard(handle)

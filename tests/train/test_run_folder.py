@@ -1,7 +1,10 @@
 """The run folder and its checkpoints: nothing is lost, and every refusal is one line that says what to do."""
 
 import json
+import multiprocessing
 import os
+import time
+import warnings
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ CONFIG = PretrainConfig(data=DataConfig(source="here"))
 def test_same_settings_go_on_and_others_are_refused(tmp_path):
     run = tmp_path / "run"
     open_run(run, CONFIG)
+    (run / "log.jsonl").write_text("")  # it has begun
     open_run(run, CONFIG)
     open_run(run, PretrainConfig(data=CONFIG.data, machine=MachineConfig(workers=5)))
     before = (run / "config.yaml").read_bytes()
@@ -36,6 +40,31 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 def test_two_processes_do_not_share_a_run(tmp_path):
     with alone(tmp_path), pytest.raises(RunError, match="in use"), alone(tmp_path):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
+    with alone(tmp_path):
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside torch's threads
+            worker.start()
+        time.sleep(1)  # the child lets go as it starts
+    with alone(tmp_path):  # the lock went with the parent, though the worker lives
+        assert worker.is_alive()
+    worker.kill()
+    worker.join()
+
+
+def test_a_mistake_before_the_first_step_does_not_claim_the_folder(tmp_path):
+    run = tmp_path / "run"
+    open_run(run, CONFIG)
+    (run / ".config.yaml.123.part").write_text("what a kill left")
+    corrected = PretrainConfig(data=CONFIG.data, train=TrainConfig(steps=7))
+    open_run(run, corrected)
+    (run / "log.jsonl").write_text("")
+    with pytest.raises(RunError, match="other settings"):
+        open_run(run, CONFIG)
 
 
 def test_log_drops_what_a_killed_start_left(tmp_path):

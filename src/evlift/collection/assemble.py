@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import InputError, RunError
 from ..events import Events, Frame, Recording, write_recording
-from ..files import alone
+from ..files import alone, holds_others
 from .store import FORMAT, VERSION, Collection, open_collection, read_info, write_info, write_pairs
 
 
@@ -49,7 +49,7 @@ def assemble(out: Path, header: dict[str, Any], plan: Callable[[], list[Job]], p
         if (whole := _finished(out, header)) is not None:  # another process was quicker
             return whole
         info = read_info(out)
-        if info is None and any(file.name != ".lock" for file in out.iterdir()):
+        if info is None and holds_others(out):
             raise RunError(f"{out} is not empty and holds no collection; give another folder")
         jobs = plan()
         finished = {} if info is None else {k: v for k, v in info["recordings"].items() if _recording(out, k).is_dir()}

@@ -77,7 +77,15 @@ def pictures_by_split(folder: str | Path, val_fraction: float) -> dict[str, list
     except InputError:
         if not parts:
             raise
-        return {split: image_files(part) for split, part in parts.items()}
+        splits = {split: image_files(part) for split, part in parts.items()}
+        if "val" in splits or "train" not in splits:
+            return splits
+        return {**splits, **_cut(splits["train"], folder, val_fraction)}
+    return _cut(found, folder, val_fraction)
+
+
+def _cut(found: list[Picture], folder: Path, val_fraction: float) -> dict[str, list[Picture]]:
+    """The sorted pictures as `train`, and their last share as `val`."""
     held_out = round(len(found) * val_fraction)
     if val_fraction > 0:
         held_out = max(1, held_out)

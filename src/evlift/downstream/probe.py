@@ -27,7 +27,7 @@ from torch import Tensor
 from ..collection import open_source
 from ..config import differences, read_yaml
 from ..errors import ConfigError, InputError, RunError
-from ..files import alone, write_atomic, write_json
+from ..files import alone, holds_others, write_atomic, write_json
 from ..view import save_picture
 from . import metrics
 from .labels import LabelSet
@@ -310,7 +310,7 @@ def _check_out(out: Path, settings: _Settings) -> None:
                 f"{out} holds a probe with other settings ({shown}); give another --out, or the same settings"
             )
         return
-    if any(path.name not in (".lock", "log.jsonl") for path in out.iterdir()):
+    if holds_others(out, "log.jsonl"):
         raise RunError(f"{out} is not empty and holds no probe; give another --out folder")
 
 

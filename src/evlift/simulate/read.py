@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
@@ -45,6 +46,7 @@ def iter_video(
         raise InputError(f"there is no video {path}; check the path")
     if not path.is_file():
         raise InputError(f"{path} is a folder; give a video file")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own words would come before the one line
     try:
         capture = cv2.VideoCapture(str(path))
         opened = capture.isOpened()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from ..config import PretrainConfig
 from ..encoder import Encoder
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, EvliftError, RunError
 from ..files import alone, write_json
 from ..objective import PRESETS, activation_mask, resample
 from ..teachers import load_teacher
@@ -68,12 +70,17 @@ def pretrain(config: PretrainConfig, out: str | Path, *, progress: bool = True) 
     out = Path(out)
     fabric = _fabric(config)
     fabric.launch()
-    if fabric.is_global_zero:
-        open_run(out, config)
-        with alone(out):
-            finished = read_metrics(out)
-            return finished if finished is not None and fabric.world_size == 1 else _run(config, out, fabric, progress)
-    return _run(config, out, fabric, False)
+    with ExitStack() as held:
+
+        def begin() -> None:
+            open_run(out, config)
+            held.enter_context(alone(out))
+
+        _first_for_all(fabric, begin)
+        finished = fabric.broadcast(read_metrics(out) if fabric.is_global_zero else None)
+        if finished is not None:
+            return finished if fabric.is_global_zero else {}
+        return _run(config, out, fabric, progress and fabric.is_global_zero)
 
 
 def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> dict[str, Any]:
@@ -85,8 +92,9 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
     # Teacher and student. Every process builds the same ones.
     teacher = load_teacher(config.teacher.name).to(fabric.device)
     encoder = make_encoder(config, teacher.dim)
-    with fabric.rank_zero_first():  # the first process makes a video into a collection; the others then find it
-        pairs, held_out = open_pairs(config.data, encoder.representation, out, seed=train.seed)
+    # The first process makes a video into a collection; the others then find it.
+    _first_for_all(fabric, lambda: open_pairs(config.data, encoder.representation, out, seed=train.seed))
+    pairs, held_out = open_pairs(config.data, encoder.representation, out, seed=train.seed)
     if len(pairs) == 0 or len(held_out["val"]) == 0:
         raise ConfigError(
             f"{config.data.source} gives {len(pairs)} training and {len(held_out['val'])} held-out pairs; "
@@ -107,7 +115,9 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
 
     def targets(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         with torch.no_grad(), fabric.autocast():
-            return encoder.standardise_teacher(resample(teacher.features(images).float(), size))
+            return encoder.standardise_teacher(
+                resample(teacher.features(images).float(), size, ratio=encoder.patch / teacher.stride)
+            )
 
     def measure(split: str) -> dict[str, float]:
         distiller.eval()
@@ -166,9 +176,8 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
                     log.write({"step": done, "eval": measures["trained"]["val"]})
                 fabric.barrier()
             if done % train.checkpoint_every == 0 or done == train.steps:
-                if first:
-                    checkpoint.save(out, done, _state(done, losses, measures, distiller, optimiser, fabric))
-                fabric.barrier()
+                state = _state(done, losses, measures, distiller, optimiser, fabric)
+                _first_for_all(fabric, partial(checkpoint.save, out, done, state))
             waited = time.perf_counter()
     if not first:
         return {}
@@ -196,6 +205,18 @@ def _fabric(config: PretrainConfig) -> Fabric:
     except (ValueError, RuntimeError, TypeError) as error:  # Lightning's words for hardware that is not there
         reason = " ".join(str(error).split())
         raise ConfigError(f"machine.accelerator={machine.accelerator} cannot be used ({reason}); try cpu") from error
+
+
+def _first_for_all(fabric: Fabric, action: Callable[[], object]) -> None:
+    """Run `action` on the first process while the others wait; when it fails there, all end."""
+    failure: EvliftError | None = None
+    if fabric.is_global_zero:
+        try:
+            action()
+        except EvliftError as error:
+            failure = error
+    if fabric.broadcast(failure is not None):
+        raise failure or SystemExit(2)  # the first process says what is wrong
 
 
 def make_encoder(config: PretrainConfig, teacher_dim: int) -> Encoder:
@@ -239,7 +260,12 @@ def _batches(config: PretrainConfig, pairs, fabric: Fabric, start: int) -> Itera
     workers = config.machine.workers if start < config.train.steps else 0
     cuda = fabric.device.type == "cuda"
     yield from DataLoader(
-        pairs, batch_sampler=order, num_workers=workers, pin_memory=cuda, prefetch_factor=4 if workers else None
+        pairs,
+        batch_sampler=order,
+        num_workers=workers,
+        pin_memory=cuda,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # else every start of a loader would draw from the restored random state
     )
 
 

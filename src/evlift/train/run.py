@@ -16,7 +16,7 @@ from typing import Any
 
 from ..config import PretrainConfig, differences, read_yaml, to_dict, write_yaml
 from ..errors import RunError
-from ..files import finite, write_atomic
+from ..files import finite, holds_others, write_atomic
 
 
 def open_run(out: Path, config: PretrainConfig) -> None:
@@ -31,11 +31,13 @@ def open_run(out: Path, config: PretrainConfig) -> None:
         for values in (old, new):
             values.pop("machine", None)  # how it is run may change from one start to the next
         changed = differences(old, new)
-        if changed:
+        begun = (out / "log.jsonl").exists() or (out / "checkpoints").exists()
+        if changed and begun:
             shown = "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             raise RunError(f"{out} holds a run with other settings ({shown}); give another --out, or the same settings")
-        return
-    if out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
+        if begun:
+            return
+    elif out.exists() and (not out.is_dir() or holds_others(out)):
         raise RunError(f"{out} is not empty and holds no run; give another --out folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -79,13 +81,24 @@ class Log:
         if self.out is None:
             return self
         path = self.out / "log.jsonl"
-        kept = [r for r in read_log(path) if r["step"] < self.start or (r["step"] == self.start and "eval" in r)]
+        at_start = self.start > 0  # an evaluation after that many steps; before the first, it is made again
+        kept = [
+            row
+            for row in read_log(path)
+            if row["step"] < self.start or (at_start and row["step"] == self.start and "eval" in row)
+        ]
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._file = open(path, "a", encoding="utf-8")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.start)
+        try:
+            self._file = open(path, "a", encoding="utf-8")
+            self._board = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.start)
+        except OSError as error:
+            raise self._refused(error) from error
         return self
+
+    def _refused(self, error: OSError) -> RunError:
+        return RunError(f"cannot write the log in {self.out} ({error.strerror}); make room and run it again")
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row; numbers in it, nested ones too, become TensorBoard scalars at its `step`."""
@@ -94,14 +107,19 @@ class Log:
         try:
             self._file.write(json.dumps(finite(row)) + "\n")
             self._file.flush()
+            for name, value in row.items():
+                for tag, number in value.items() if isinstance(value, dict) else [("", value)]:
+                    if name != "step" and isinstance(number, (int, float)):
+                        self._board.add_scalar(f"{name}/{tag}" if tag else name, number, row["step"])
         except OSError as error:
-            raise RunError(f"cannot write {self._file.name} ({error.strerror}); make room and run it again") from error
-        for name, value in row.items():
-            for tag, number in value.items() if isinstance(value, dict) else [("", value)]:
-                if name != "step" and isinstance(number, (int, float)):
-                    self._board.add_scalar(f"{name}/{tag}" if tag else name, number, row["step"])
+            raise self._refused(error) from error
 
-    def __exit__(self, *_: object) -> None:
-        if self.out is not None:
-            self._file.close()
-            self._board.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.out is None:
+            return
+        for part in (self._file, self._board):
+            try:
+                part.close()  # flushes, and a full disk is told only now
+            except OSError as error:
+                if kind is None:
+                    raise self._refused(error) from error

@@ -43,6 +43,7 @@ def pair_panels(
     trained = load_encoder(run).eval()
     teacher = load_teacher(config.teacher.name)
     untrained = make_encoder(config, teacher.dim).eval()
+    untrained.set_teacher_statistics(trained.teacher_mean, trained.teacher_std)
     students: dict[str, Encoder] = {name: load_encoder(path).eval() for name, path in (others or {}).items()}
     _, held_out = open_pairs(config.data, trained.representation, run, seed=config.train.seed)
     pairs = held_out["val"]
@@ -57,7 +58,9 @@ def pair_panels(
 
         after = lifted(trained)
         target = trained.standardise_teacher(
-            resample(teacher.features(image).float(), (after.shape[0], after.shape[1]))
+            resample(
+                teacher.features(image).float(), (after.shape[0], after.shape[1]), ratio=trained.patch / teacher.stride
+            )
         )[0]
         panels.append(
             PairPanel(
