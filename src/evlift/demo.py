@@ -58,7 +58,7 @@ def demo(out: str | Path = "runs/demo", *, steps: int = 240, progress: bool = Tr
         figures[name] = {**trained[name], "token": token[name]["trained"]}
     figures["held_out_shot"] = {
         "shot": HELD_OUT_SHOT,
-        "steps": max(1, max(1, steps // 3)),
+        "steps": max(1, steps // 3),
         "relation_fidelity": shot["test"]["relation_fidelity"],
         "pairs": shot["test"]["pairs"],
     }
