@@ -42,7 +42,10 @@ def save(run: Path, step: int, state: dict[str, Any]) -> Path:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):  # torch's own words hide the system's behind them
+            cause = cause.__context__
+        reason = (cause.strerror if cause is not None else None) or str(error).splitlines()[0]
         raise RunError(
             f"cannot write checkpoint {path} ({reason}); make room and run the same command again: "
             "it goes on from the checkpoint before"
