@@ -43,10 +43,9 @@ def test_grid_and_events_give_the_same_picture_when_nothing_cancels():
 
 
 def test_the_real_events_are_drawn_too():
-    module = pytest.importorskip("evlift.events", reason="the events room is absent")
-    if not hasattr(module, "Events"):
-        pytest.skip("the events room has no Events yet")
-    e = module.Events(x=np.array([2]), y=np.array([1]), t=np.array([7]), p=np.array([False]), height=3, width=4)
+    from evlift.events import Events
+
+    e = Events(x=np.array([2]), y=np.array([1]), t=np.array([7]), p=np.array([False]), height=3, width=4)
     picture = event_picture(e)
     assert picture[1, 2].tolist() == RED and (picture.reshape(-1, 3) == 255).all(axis=1).sum() == 11
 
