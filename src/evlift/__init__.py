@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Events",
     "collection",
+    "convert",
     "downstream",
     "encoder",
     "errors",
@@ -35,6 +36,7 @@ __all__ = [
 
 _ROOM_OF = {
     "Events": "events",
+    "convert": "events",
     "load_encoder": "encoder",
     "load_teacher": "teachers",
     "open_collection": "collection",
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from . import collection, downstream, encoder, errors, events, objective, represent, simulate, teachers, train, view
     from .collection import open_collection
     from .encoder import load_encoder
-    from .events import Events, open_recording, write_recording
+    from .events import Events, convert, open_recording, write_recording
     from .teachers import load_teacher
     from .train import pretrain
 

@@ -154,18 +154,100 @@ def _probe(args: Namespace) -> None:
     probe_segmentation(args.encoder, args.train, args.test, args.out, **options)
 
 
+def _stated_arguments(parser: ArgumentParser) -> None:
+    from typing import Literal
+
+    parser.add_argument(
+        "--format", type=str, default=None, help="the recording's format, where content and name mislead"
+    )
+    parser.add_argument(
+        "--size", type=tuple[int, int], default=None, help="[height, width] of the sensor, where the file is silent"
+    )
+    parser.add_argument(
+        "--time_unit", type=Literal["s", "ms", "us", "ns"], default=None, help="unit of the times in text and arrays"
+    )
+    parser.add_argument(
+        "--columns", type=str, default=None, help='order of the columns in text and arrays, such as "t x y p"'
+    )
+    parser.add_argument(
+        "--stream", type=str, default=None, help="which event stream: a ROS topic, an HDF5 group, a stream number"
+    )
+    parser.add_argument("--image_stream", type=str, default=None, help="which image stream, likewise")
+
+
+def _stated(args: Namespace) -> Any:
+    from .events.readers import Stated
+
+    return Stated(**{name: args[name] for name in Stated.__dataclass_fields__})
+
+
+def _convert_arguments(parser: ArgumentParser) -> None:
+    from typing import Literal
+
+    parser.add_argument("sources", type=str, nargs="+", help="recordings in any format, or folders of them")
+    parser.add_argument(
+        "--out",
+        type=str,
+        required=True,
+        help="the packed recording; of several sources, the folder that theirs go into. What is done is kept",
+    )
+    _stated_arguments(parser)
+    parser.add_argument(
+        "--duplicates", type=Literal["keep", "drop"], default="keep", help="events equal in pixel, polarity and µs"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="recordings converted at the same time")
+
+
+def _convert(args: Namespace) -> None:
+    from .errors import ConfigError
+    from .events import convert
+
+    if args.workers < 1:
+        raise ConfigError(f"workers is {args.workers}; give 1 or more")
+    recordings = convert(
+        args.sources,
+        args.out,
+        stated=_stated(args),
+        duplicates=args.duplicates,
+        workers=args.workers,
+        progress=True,
+    )
+    for recording in recordings:
+        facts = f"{len(recording):,} events, {recording.width}×{recording.height}, {recording.duration_us / 1e6:.3f} s"
+        print(f"{recording.path}: {facts}, {len(recording.frames)} frames")
+        for problem in recording.info.get("problems", []):
+            print(f"  {problem}")
+
+
 def _info_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("path", type=str, help="a recording, collection, run, encoder, video or folder of pictures")
+    parser.add_argument(
+        "path",
+        type=str,
+        nargs="?",
+        default=None,
+        help="a recording in any format, a collection, run, encoder, video or folder of pictures",
+    )
+    parser.add_argument("--formats", action="store_true", help="list the recording formats that evlift reads")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--picture", type=str, default=None, help="also draw what it holds into this PNG file")
+    _stated_arguments(parser)
 
 
 def _info(args: Namespace) -> None:
+    from .errors import ConfigError
     from .info import describe, draw
 
-    found = describe(Path(args.path))
+    if args.formats:
+        from .events.readers import formats
+
+        print(json.dumps(formats(), ensure_ascii=False)) if args.json else _print_table(formats(), title="formats")
+        return
+    if args.path is None:
+        raise ConfigError("no path; name what to look at: evlift info PATH, or see evlift info --formats")
+    path, stated = Path(args.path), _stated(args)
+    found = describe(path, stated, progress=not args.json)
     if args.picture:
-        draw(Path(args.path), Path(args.picture))
+        draw(path, Path(args.picture), stated, found.get("busiest_us"))
     if args.json:
         print(json.dumps(found))
     else:
@@ -175,6 +257,7 @@ def _info(args: Namespace) -> None:
 Arguments = Callable[["ArgumentParser"], None]
 COMMANDS: dict[str, tuple[str, Arguments, Callable[[Namespace], None]]] = {
     "demo": ("pretrain on the packaged street video and show what was learned", _demo_arguments, _demo),
+    "convert": ("make packed recordings of recordings in any format", _convert_arguments, _convert),
     "simulate": ("make a collection of image–event pairs from a video or pictures", _simulate_arguments, _simulate),
     "pretrain": ("distil an image model into an event encoder", _pretrain_arguments, _pretrain),
     "probe": ("measure a frozen encoder with a linear head", _probe_arguments, _probe),

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from .events import FileRecording, Recording
+    from .events.readers import Stated
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 
-def kind_of(path: Path) -> str:
-    """`recording`, `collection`, `run`, `encoder`, `video` or `pictures`. Raises InputError when it is none of them."""
+def kind_of(path: Path, stated: Stated | None = None) -> str:
+    """`recording` (packed), `file` (another format), `collection`, `run`, `encoder`, `video` or `pictures`.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    from .events.readers import detect
+
     if not path.exists():
         raise InputError(f"{path} does not exist; check the spelling")
+    if stated is not None and stated.format is not None:
+        return "recording" if stated.format == "packed" else "file"
     if path.is_file():
         if path.suffix.lower() in VIDEOS:
             return "video"
-        raise InputError(f"{path} is no video and no folder that evlift made; give one of those")
+        detect(path)  # raises when nobody knows it
+        return "file"
     for file, kind in (
         ("recording.json", "recording"),
         ("collection.json", "collection"),
@@ -27,20 +42,29 @@ def kind_of(path: Path) -> str:
     ):
         if (path / file).is_file():
             return kind
-    return "pictures"
+    try:
+        detect(path)
+    except InputError:
+        return "pictures"
+    return "file"
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path, stated: Stated | None = None, progress: bool = False) -> dict[str, Any]:
     """Facts about `path`; the key `format` says what it is.
+
+    Args:
+        stated: what a recording file does not say itself.
+        progress: show a progress bar where every event has to be read.
 
     Raises:
         InputError: nothing there that evlift knows, or a damaged file.
     """
-    kind = kind_of(path)
-    if kind == "recording":
-        from .events import open_recording
+    kind = kind_of(path, stated)
+    if kind in ("recording", "file"):
+        from .events import inspection
 
-        return open_recording(path).describe()
+        with _bar(progress) as report:
+            return inspection.describe(_open(path, kind, stated), report)
     if kind == "collection":
         from .collection import open_collection
 
@@ -92,30 +116,54 @@ def _run(path: Path) -> dict[str, Any]:
     return facts
 
 
-def draw(path: Path, file: Path) -> None:
+def draw(path: Path, file: Path, stated: Stated | None = None, busiest_us: int | None = None) -> None:
     """A PNG of what `path` holds: the busiest 50 ms of a recording, or some pairs of a collection.
+
+    Args:
+        busiest_us: where those 50 ms begin, if `describe` has said so already.
 
     Raises:
         InputError: it is something else, or holds nothing to draw.
     """
     from .view import event_picture, save_picture
 
-    kind = kind_of(path)
+    kind = kind_of(path, stated)
     if kind == "collection":
         from .collection import open_collection
         from .view.pairs import preview
 
         save_picture(file, preview(open_collection(path)))
-    elif kind == "recording":
-        import numpy as np
+    elif kind in ("recording", "file"):
+        from .events.inspection import BUSY_MS
 
-        from .events import open_recording
-
-        recording = open_recording(path)
-        if not len(recording):
+        if busiest_us is None:
+            busiest_us = describe(path, stated)["busiest_us"]
+        if busiest_us is None:
             raise InputError(f"{path} holds no events; there is nothing to draw")
-        starts = np.arange(recording.t_first, recording.t_last + 1, 50_000)
-        busiest = max(starts.tolist(), key=lambda t: recording.count(t, t + 50_000))
-        save_picture(file, event_picture(recording.events(busiest, busiest + 50_000)))
+        save_picture(file, event_picture(_open(path, kind, stated).events(busiest_us, busiest_us + BUSY_MS * 1000)))
     else:
         raise InputError(f"--picture draws recordings and collections, not {kind}; see report.html for a run")
+
+
+def _open(path: Path, kind: str, stated: Stated | None) -> Recording | FileRecording:
+    from .events import FileRecording, Recording
+
+    return Recording(path) if kind == "recording" else FileRecording(path, stated)
+
+
+@contextmanager
+def _bar(show: bool) -> Iterator[Callable[[float], None] | None]:
+    """A progress bar on a terminal that answers a call with the share that is done, 0…1; nothing elsewhere."""
+    if not show:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda share: bar.update(task, completed=share)

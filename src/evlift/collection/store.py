@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..events import Recording, open_recording
+from ..events import Recording
 from ..files import write_atomic
 
 FORMAT = "evlift-collection"
@@ -74,7 +74,7 @@ class Collection:
 
     def recording(self, name: str) -> Recording:
         """Open one of its recordings. Raises InputError when it is missing or damaged."""
-        return open_recording(self.path / "recordings" / name)
+        return Recording(self.path / "recordings" / name)
 
     def describe(self) -> dict[str, Any]:
         """Counts, sizes and origin, as plain values fit for JSON."""

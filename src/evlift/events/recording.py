@@ -12,10 +12,11 @@ is decoded or voxelised: a damaged file raises InputError and is never followed 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,6 +24,10 @@ from evlift.errors import InputError
 from evlift.events.frames import FrameTable, one_line, read_frame, read_table
 from evlift.events.packed import MAX_HEIGHT, MAX_WIDTH, WORD, unpack
 from evlift.events.stream import Events, microseconds, window_bounds
+
+if TYPE_CHECKING:
+    from evlift.events.readers.reader import Columns, Problems
+    from evlift.events.source import FileRecording
 
 FORMAT, VERSION = "evlift-recording", 1
 WORDS, INDEX, INFO = "events.u32", "ms_index.npy", "recording.json"
@@ -62,6 +67,8 @@ class Window:
 
 class Recording:
     """A packed recording, opened. Cheap to open, safe to pickle (a worker process opens it again by its path)."""
+
+    format = "packed"
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -138,13 +145,58 @@ class Recording:
     def describe(self) -> dict[str, Any]:
         """What the files hold, counted from the words themselves, and what is wrong with them (``problems``).
 
-        Reads every word, a block at a time. Keys: format, width, height, events, on, off, t_first_us, t_last_us,
-        duration_us, rate_hz (mean), peak_rate_hz (best 10 ms), longest_gap_ms, frames, sensor, clock, licence, source,
-        calibration, tags, problems. Never raises on damaged words: it reports them.
+        Reads every word, a block at a time; for the keys see ``evlift.events.inspection.describe``. Never raises on
+        damaged words: it reports them.
         """
         from evlift.events.inspection import describe
 
         return describe(self)
+
+    def columns(self, problems: Problems) -> Iterator[Columns]:
+        """Every event as it lies in the words, damaged or not, in chunks; what cannot be an event is counted."""
+        from evlift.events.readers.reader import CHUNK, Columns
+
+        for a in range(0, len(self._words), CHUNK):
+            words = self._words[a : a + CHUNK]
+            first, ms = self._milliseconds(a, a + len(words), problems)
+            sub = words >> 22
+            late = sub > 999
+            if late.any():
+                problems.count("event outside its millisecond, set aside", np.count_nonzero(late))
+                words, ms, sub = words[~late], ms[~late], sub[~late]
+            x, y = (words & 0x7FF).astype(np.uint16), (words >> 11 & 0x3FF).astype(np.uint16)
+            t = (ms + first) * 1000 + sub
+            yield Columns(x, y, t, (words >> 21 & 1).astype(bool), (a + CHUNK) / len(self._words))
+
+    def chunks(
+        self, *, duplicates: Literal["keep", "drop"] = "keep", problems: Problems | None = None
+    ) -> Iterator[Events]:
+        """The events in order of time, some hundred thousand at a time; damaged ones are set aside and counted."""
+        for events, _ in self.progressing(duplicates=duplicates, problems=problems):
+            yield events
+
+    def progressing(
+        self, *, duplicates: Literal["keep", "drop"] = "keep", problems: Problems | None = None
+    ) -> Iterator[tuple[Events, float]]:
+        """As ``chunks``, each with the share of the recording that has been read, 0…1."""
+        from evlift.events.readers.reader import Problems
+        from evlift.events.rules import apply_rules
+
+        problems = Problems() if problems is None else problems
+        yield from apply_rules(self.columns(problems), self.height, self.width, problems, duplicates=duplicates)
+
+    def _milliseconds(self, a: int, b: int, problems: Problems) -> tuple[int, np.ndarray]:
+        """Milliseconds of the events a…b: (a first one, int64 [b - a] relative to it)."""
+        i, j = (int(np.searchsorted(self._index, event, side="right")) - 1 for event in (a, b - 1))
+        i, j = max(i, 0), max(i, j, 0)
+        if j - i > 4 * (b - a):  # a long silence: look the events up one by one, rather than list its milliseconds
+            return self._first_ms + i, np.searchsorted(self._index, np.arange(a, b), side="right") - 1 - i
+        bounds = np.clip(self._index[i : j + 2], a, b)
+        bounds[0], bounds[-1] = a, b
+        if (bounds[1:] < bounds[:-1]).any():
+            problems.say("the millisecond index goes backwards; convert the recording again")
+            bounds = np.maximum.accumulate(bounds)
+        return self._first_ms + i, np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
 
     def _before(self, t: int) -> int:
         """Number of events earlier than t: look up its millisecond, then search within it."""
@@ -191,12 +243,39 @@ class Recording:
         return InputError(f"{self.path / INDEX} does not fit the events: the recording is damaged; convert it again")
 
 
-def open_recording(path: str | Path) -> Recording:
-    """Open a packed recording (a folder that ``write_recording`` made).
+def open_recording(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    size: tuple[int, int] | None = None,
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None,
+    columns: str | None = None,
+    stream: str | None = None,
+    image_stream: str | None = None,
+) -> Recording | FileRecording:
+    """Open a recording: a packed one (a folder that ``write_recording`` or ``convert`` made), or a file in any format.
 
-    Raises InputError when it is not one, when it was cut short, or when its parts do not fit together.
+    The keyword arguments say what a foreign file does not say itself, or which part of it is meant; see
+    ``evlift.events.readers.Stated``. A packed recording gives windows by two look-ups; a file is decoded in chunks.
+
+    Raises InputError when it is neither, when it was cut short, or when its parts do not fit together.
     """
-    return Recording(path)
+    from evlift.events.readers.reader import Stated
+
+    stated = Stated(
+        format=format, size=size, time_unit=time_unit, columns=columns, stream=stream, image_stream=image_stream
+    )
+    path = Path(path)
+    if format in (None, "packed") and looks_packed(path):
+        return Recording(path)
+    from evlift.events.source import FileRecording
+
+    return FileRecording(path, stated)
+
+
+def looks_packed(path: Path) -> bool:
+    """Whether a path is, or was meant to be, a packed recording."""
+    return path.is_dir() and ((path / INFO).exists() or (path / WORDS).exists() or PARTIAL in path.name)
 
 
 def _read_info(path: Path) -> dict[str, Any]:

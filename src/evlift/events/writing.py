@@ -2,28 +2,31 @@
 
 Everything is written into a hidden folder beside the target, flushed to the disk, and renamed into place as the last
 step. A conversion that is killed, runs out of disk or meets bad events leaves the target absent; only the hidden
-folder of a killed one may remain, and ``open_recording`` refuses it.
+folder of a killed one may remain: ``open_recording`` refuses it, and the next conversion to that target removes it.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from evlift.errors import InputError
+from evlift.errors import InputError, RunError
 from evlift.events.frames import Frame, one_line, write_durably, write_frames
 from evlift.events.packed import check_size, pack
-from evlift.events.recording import FORMAT, INDEX, INFO, PARTIAL, VERSION, WORDS, Recording, open_recording
+from evlift.events.readers.reader import Problems
+from evlift.events.recording import FORMAT, INDEX, INFO, PARTIAL, VERSION, WORDS, Recording
 from evlift.events.stream import Events, _size
+from evlift.files import alone
 
 MAX_MILLISECONDS = 48 * 3600 * 1000
 """Longest span that is indexed, 48 h (1.4 GB of index): beyond it a stray time stamp is likelier than a recording."""
@@ -44,6 +47,7 @@ def write_recording(
     calibration: Any = None,
     height: int | None = None,
     width: int | None = None,
+    problems: Problems | None = None,
 ) -> Recording:
     """Write events (and pictures) as a packed recording and open it.
 
@@ -51,6 +55,7 @@ def write_recording(
     frames: pictures in order of time, written one by one. sensor, licence, clock: words kept with the data.
     source: the file this was converted from (kept as its name and SHA-256), or a dict or words of your own.
     tags, calibration: anything JSON holds. height, width: needed only when there may be no events at all.
+    problems: what was wrong with the source; read when all events and frames are written, and kept with the data.
 
     Raises InputError when the path exists, when events are out of order, too large for the format or span more than
     48 hours, and when the disk is full or not writable; the target is then absent.
@@ -83,13 +88,14 @@ def write_recording(
             "source": _source(source),
             "calibration": calibration,
             "tags": tags,
+            "problems": problems.lines() if problems else [],
         }
         try:
             text = json.dumps(info, indent=1, ensure_ascii=False)
         except (TypeError, ValueError) as e:
             raise InputError(f"tags, calibration or source are no JSON ({one_line(e)}); use what JSON holds") from e
         write_durably(folder / INFO, text.encode())  # last: without it a folder does not open
-    return open_recording(path)
+    return Recording(path)
 
 
 @contextmanager
@@ -101,12 +107,14 @@ def new_folder(path: Path) -> Iterator[Path]:
     folder = path.parent / f".{path.name}{PARTIAL}{uuid.uuid4().hex[:8]}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-        yield folder
-        for each in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
-            _sync_folder(each)
-        _refuse_existing(path)
-        os.rename(folder, path)
+        _sweep(path)
+        with alone(folder):  # says that its writer lives
+            yield folder
+            (folder / ".lock").unlink(missing_ok=True)
+            for each in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
+                _sync_folder(each)
+            _refuse_existing(path)
+            os.rename(folder, path)
         _sync_folder(path.parent)
     except OSError as e:
         shutil.rmtree(folder, ignore_errors=True)
@@ -114,6 +122,16 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed conversions to this target left behind; those of living ones are locked."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}{PARTIAL}*"):
+        try:
+            with alone(old):
+                shutil.rmtree(old, ignore_errors=True)
+        except RunError:
+            continue
 
 
 class _Packer:
@@ -201,11 +219,24 @@ def _source(source: str | Path | Mapping[str, Any] | None) -> Any:
     path = Path(source)
     if not os.path.isfile(path):  # words, too long or odd for a file's name, are no error here
         return {"name": path.name if isinstance(source, Path) else source}
+    return fingerprint([path])[0]
+
+
+def fingerprint(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Name, SHA-256 and size in bytes of each file."""
+    found = []
+    for path in files:
+        with open(path, "rb") as f:
+            digest = hashlib.file_digest(f, "sha256") if hasattr(hashlib, "file_digest") else _digest(f)
+        found.append({"name": path.name, "sha256": digest.hexdigest(), "bytes": path.stat().st_size})
+    return found
+
+
+def _digest(file: IO[bytes]) -> Any:  # Python 3.10 has no file_digest
     digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 22):
-            digest.update(block)
-    return {"name": path.name, "sha256": digest.hexdigest(), "bytes": path.stat().st_size}
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest
 
 
 def _refuse_existing(path: Path) -> None:

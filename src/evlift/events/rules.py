@@ -1,0 +1,125 @@
+"""From decoded columns to Events: what a recording may get wrong, what is done about it, and how often it was.
+
+    outside      A coordinate outside the sensor: the event is set aside.
+    order        Events may come up to 10 ms late (several readout threads, several packets): they are put in their
+                 place, and events of one time keep their order. What comes later than that is set aside as late.
+    strays       A time that leaps ahead by more than 10 ms is believed unless most of the 16 events after it are back
+                 where the leap began: then it was damaged, and the event is set aside. (The first time of a recording
+                 is tried likewise.)
+    duplicates   The same pixel, polarity and microsecond as an event before: counted, and kept unless told to drop them
+                 (some simulators and millisecond clocks make them in good faith).
+
+How a stream was cut into chunks changes nothing (but for duplicates among more than four million events of one time).
+Everything set aside is counted in `Problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+
+from evlift.events.readers.reader import CHUNK, Columns, Problems
+from evlift.events.stream import Events
+
+HORIZON_US = 10_000
+WITNESSES = 16
+_MOST_HELD = 4 * CHUNK  # a stream whose times hardly move must not pile up in memory
+
+
+def apply_rules(
+    chunks: Iterable[Columns],
+    height: int,
+    width: int,
+    problems: Problems,
+    *,
+    duplicates: Literal["keep", "drop"] = "keep",
+) -> Iterator[tuple[Events, float]]:
+    """Checked Events, in order of time over all chunks, each with the share of the file that has been read, 0…1.
+
+    chunks: from a reader's `columns`. height, width: of the sensor, pixels. Never raises on what the columns hold.
+    """
+    from evlift.events import rule_kernels as kernels
+
+    held = _none()  # good events, sorted, not old enough to be out of reach of late ones
+    open_ = _none()  # events after a leap, waiting for witnesses
+    top, started = 0, False
+
+    def finished(events: Columns, done: float) -> Iterator[tuple[Events, float]]:
+        if not len(events.t):
+            return
+        first = np.empty(len(events.t), bool)
+        table = np.full(2 << int(kernels.most_at_once(events.t)).bit_length(), -1, np.int64)
+        again = kernels.repeats(events.x, events.y, events.t, events.p, table, first)
+        if again:
+            dropped = duplicates == "drop"
+            problems.count(
+                "duplicate event, " + ("dropped" if dropped else "kept (drop them with --duplicates drop)"), again
+            )
+            if dropped:
+                events = _take(events, first)
+        yield Events._trusted(events.x, events.y, events.t, events.p, height, width), done
+
+    def decide(columns: Columns, last: bool) -> tuple[Columns, Columns]:
+        """The believed events of the decided front, and the rest."""
+        nonlocal top, started
+        fate = np.empty(len(columns.t), np.uint8)
+        decided, top = kernels.classify(columns.t, top, started, HORIZON_US, WITNESSES, last, fate)
+        started = started or decided > 0
+        front, fate = _take(columns, slice(decided)), fate[:decided]
+        if fate.any():
+            problems.count("event over 10 ms late, set aside", np.count_nonzero(fate == kernels.LATE))
+            problems.count("event whose time leaps ahead and back, set aside", np.count_nonzero(fate == kernels.STRAY))
+            front = _take(front, fate == kernels.GOOD)
+        return front, _take(columns, slice(decided, None))
+
+    done = 0.0
+    for columns in chunks:
+        done = columns.done
+        columns = _contiguous(columns)
+        keep = np.empty(len(columns.t), bool)
+        outside = kernels.inside(columns.x, columns.y, height, width, keep)
+        if outside:
+            problems.count(f"event outside the {width}×{height} sensor, set aside", outside)
+            columns = _take(columns, keep)
+        front, open_ = decide(_join(open_, columns), last=False)
+        held = _sorted(_join(held, front), problems)
+        ready = int(np.searchsorted(held.t, top - HORIZON_US)) if started else 0
+        ready = max(ready, len(held.t) - _MOST_HELD)
+        if ready:
+            yield from finished(_take(held, slice(ready)), done)
+            held = _take(held, slice(ready, None))
+    front, _ = decide(open_, last=True)
+    yield from finished(_sorted(_join(held, front), problems), 1.0)
+
+
+def _none() -> Columns:
+    return Columns(np.zeros(0, np.uint16), np.zeros(0, np.uint16), np.zeros(0, np.int64), np.zeros(0, bool))
+
+
+def _take(columns: Columns, part) -> Columns:
+    return Columns(columns.x[part], columns.y[part], columns.t[part], columns.p[part], columns.done)
+
+
+def _join(a: Columns, b: Columns) -> Columns:
+    if not len(a.t):
+        return b
+    if not len(b.t):
+        return a
+    x, y, t, p = (np.concatenate(pair) for pair in zip(a[:4], b[:4], strict=True))
+    return Columns(x, y, t, p, b.done)
+
+
+def _contiguous(columns: Columns) -> Columns:
+    dtypes = (np.uint16, np.uint16, np.int64, bool)
+    x, y, t, p = (np.ascontiguousarray(c, d) for c, d in zip(columns[:4], dtypes, strict=True))
+    return Columns(x, y, t, p, columns.done)
+
+
+def _sorted(columns: Columns, problems: Problems) -> Columns:
+    back = columns.t[1:] < columns.t[:-1]
+    if not back.any():
+        return columns
+    problems.count("step back in time of up to 10 ms, put in order", np.count_nonzero(back))
+    return _take(columns, np.argsort(columns.t, kind="stable"))

@@ -1,0 +1,138 @@
+"""The rules for what recordings get wrong, against slow statements of the same."""
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evlift.events.readers import Columns, Problems
+from evlift.events.rules import HORIZON_US, WITNESSES, apply_rules
+
+
+def columns(t, x=None, y=None, p=None):
+    t = np.asarray(t, np.int64)
+    zero = np.zeros(len(t), np.uint16)
+    return Columns(
+        zero if x is None else np.asarray(x, np.uint16),
+        zero if y is None else np.asarray(y, np.uint16),
+        t,
+        np.ones(len(t), bool) if p is None else np.asarray(p, bool),
+        1.0,
+    )
+
+
+def cut(whole, *at):
+    bounds = [0, *sorted(at), len(whole.t)]
+    return [Columns(*(c[a:b] for c in whole[:4]), 0.5) for a, b in pairwise(bounds)]
+
+
+def run(chunks, height=4, width=4, **options):
+    problems = Problems()
+    parts = [events for events, _ in apply_rules(chunks, height, width, problems, **options)]
+    joined = [np.concatenate([getattr(e, name) for e in parts] or [[]]) for name in "xytp"]
+    return joined, problems.lines()
+
+
+def slow(t, horizon=HORIZON_US, witnesses=WITNESSES):
+    """Numbers of the events that are kept, in their final order: the rule as the docstring tells it."""
+    kept, top = [], None
+    for i, now in enumerate(t):
+        if top is not None and now < top - horizon:
+            continue
+        if top is None or now > top + horizon:
+            after = list(t[i + 1 : i + 1 + witnesses])
+            returned = [u for u in after if u < now - horizon and (top is None or u >= top - horizon)]
+            stayed = [u for u in after if u >= now - horizon]
+            if len(returned) > len(stayed):
+                continue
+        kept.append(i)
+        top = now if top is None else max(top, now)
+    return sorted(kept, key=lambda i: t[i])
+
+
+times = st.lists(
+    st.one_of(st.integers(0, 40_000), st.integers(-3_000_000, 3_000_000), st.sampled_from([0, 1 << 40])), max_size=80
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(times, st.booleans(), st.lists(st.integers(0, 80), max_size=4))
+def test_order_follows_the_rule_however_the_stream_is_cut(t, mostly_sorted, at):
+    if mostly_sorted:
+        t = sorted(t[: len(t) // 2]) + t[len(t) // 2 :]
+    number = np.arange(len(t))  # each event its own pixel: nothing is a duplicate
+    whole = columns(t, x=number)
+    (x, _, found, _), _ = run(cut(whole, *(min(a, len(t)) for a in at)), height=1, width=100)
+    expected = slow(t)
+    assert x.tolist() == expected
+    assert found.tolist() == [t[i] for i in expected]
+
+
+def test_what_lies_outside_is_counted_and_the_rest_kept():
+    whole = columns([1, 2, 3, 4], x=[0, 3, 4, 65535], y=[0, 3, 0, 0])
+    (x, y, t, _), problems = run([whole])
+    assert (x.tolist(), y.tolist(), t.tolist()) == ([0, 3], [0, 3], [1, 2])
+    assert problems == ["2 × event outside the 4×4 sensor, set aside"]
+
+
+def test_small_disorder_is_put_in_order_and_equal_times_keep_their_order():
+    (x, _, t, _), problems = run([columns([10, 5, 10], x=[0, 1, 2])])
+    assert (x.tolist(), t.tolist()) == ([1, 0, 2], [5, 10, 10])
+    assert problems == ["1 × step back in time of up to 10 ms, put in order"]
+
+
+def test_a_damaged_time_costs_one_event():
+    t = np.arange(100) * 1000
+    ahead, behind = t.copy(), t.copy()
+    ahead[50] = 1 << 50
+    behind[50] = -(1 << 50)
+    (_, _, found, _), problems = run([columns(ahead)])
+    assert found.tolist() == np.delete(t, 50).tolist()
+    assert problems == ["1 × event whose time leaps ahead and back, set aside"]
+    (_, _, found, _), problems = run([columns(behind)])
+    assert found.tolist() == np.delete(t, 50).tolist()
+    assert problems == ["1 × event over 10 ms late, set aside"]
+
+
+def test_a_silence_is_believed():
+    t = np.r_[np.arange(20), 3_600_000_000 + np.arange(20)]
+    (_, _, found, _), problems = run([columns(t)])
+    assert found.tolist() == t.tolist() and not problems
+
+
+def test_duplicates_are_counted_over_chunks_and_dropped_on_demand():
+    t, p = [5, 5, 5, 5, 6], [1, 1, 0, 1, 1]
+    for at in ([], [1], [2, 3]):
+        kept, problems = run(cut(columns(t, p=p), *at))
+        assert kept[2].tolist() == t
+        assert problems == ["2 × duplicate event, kept (drop them with --duplicates drop)"]
+        kept, problems = run(cut(columns(t, p=p), *at), duplicates="drop")
+        assert (kept[2].tolist(), kept[3].tolist()) == ([5, 5, 6], [True, False, True])
+        assert problems == ["2 × duplicate event, dropped"]
+
+
+def test_one_time_for_everything_does_not_pile_up(monkeypatch):
+    monkeypatch.setattr("evlift.events.rules._MOST_HELD", 100)
+    chunks = [columns(np.zeros(60)) for _ in range(5)]
+    sizes = [len(e) for e, _ in apply_rules(chunks, 4, 4, Problems())]
+    assert sum(sizes) == 300 and len(sizes) > 1
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 1 << 40),
+    st.lists(st.integers(-20_000, 1 << 30), max_size=50),
+    st.lists(st.integers(0, 50), max_size=3),
+)
+def test_a_32_bit_clock_is_unwrapped(start, steps, at):
+    from evlift.events.readers.reader import unwrap
+
+    true = start + np.cumsum([0, *steps])
+    counter = (true % (1 << 32)).astype(np.uint32)
+    offset, last, found = 0, int(counter[0]), []
+    bounds = [0, *sorted(min(a, len(true)) for a in at), len(true)]
+    for a, b in pairwise(bounds):
+        t, offset, last = unwrap(counter[a:b], 32, offset, last, Problems())
+        found += t.tolist()
+    assert np.array_equal(np.asarray(found) - found[0], true - true[0])
