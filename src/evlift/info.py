@@ -24,6 +24,7 @@ def kind_of(path: Path, stated: Stated | None = None) -> str:
         InputError: it is none of them.
     """
     from .events.readers import detect
+    from .events.recording import looks_packed
 
     if not path.exists():
         raise InputError(f"{path} does not exist; check the spelling")
@@ -42,6 +43,8 @@ def kind_of(path: Path, stated: Stated | None = None) -> str:
     ):
         if (path / file).is_file():
             return kind
+    if looks_packed(path):  # a part of one: opening it says what is missing
+        return "recording"
     try:
         detect(path)
     except InputError:
