@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +57,9 @@ class Container:
             raise ConfigError("reading ROS bags takes the package rosbags; pip install 'evlift[ros]'") from error
         try:
             bag: Any = Reader1(self.path) if self.format == "rosbag1" else Reader2(self.path)
+            if self.path.is_file():
+                part: Any = bag if self.format == "rosbag1" else bag.storage
+                part.path = _Whole(part.path)
             bag.open()
         except Exception as error:
             raise InputError(f"{self.path} cannot be opened ({self._fault(error)}); {_MEND[self.format]}") from error
@@ -124,6 +127,34 @@ class Container:
         if self.path.is_file():
             return f"{_reason(error)}; the file ends at byte {self.path.stat().st_size}"
         return _reason(error)
+
+
+class _Whole:
+    """A path whose file is never asked for more than it holds: a damaged length must not reserve memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._path, name)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def open(self, mode: str) -> BufferedReader:
+        return _WholeFile(open(self._path, mode, buffering=0))
+
+
+class _WholeFile(BufferedReader):
+    def __init__(self, raw: Any) -> None:
+        super().__init__(raw)
+        self._size = raw.seek(0, 2)
+        raw.seek(0)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size > (rest := max(self._size - self.tell(), 0)):
+            size = -1 if size is None else rest
+        return super().read(size)
 
 
 class _Fault(Exception):
