@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from . import backbones, represent
 from .errors import ConfigError, InputError, RunError
-from .represent import VoxelGrid
+from .represent import Representation
 
 if TYPE_CHECKING:
     from .events import Events
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        representation: VoxelGrid,
+        representation: Representation,
         backbone: nn.Module,
         *,
         stem: str = "patch",
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         size: str = "tiny",
         *,
         bins: int = 5,
-        representation: VoxelGrid | None = None,
+        representation: Representation | None = None,
         patch: int = 16,
         depth: int | None = None,
         stem: str = "patch",
@@ -173,7 +173,7 @@ class Encoder(nn.Module):
         name: str,
         *,
         bins: int = 5,
-        representation: VoxelGrid | None = None,
+        representation: Representation | None = None,
         seed: int = 0,
     ) -> Encoder:
         """An encoder that starts as its teacher: the same network and weights, fed with events.

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from evlift.errors import ConfigError, InputError
 from evlift.events import Events, Window
-from evlift.events.packed import pack
 from evlift.represent import REPRESENTATIONS, VoxelGrid, build
 
 
@@ -30,40 +29,15 @@ def reference(events, bins):
     return grid
 
 
-def as_window(events, lead=0):
-    """The same events as a window of packed words, the recording's numbering starting ``lead`` events earlier."""
-    ms = events.t // 1000
-    first = int(ms[0]) if len(events) else 0
-    count = int(ms[-1]) - first + 1 if len(events) else 0
-    offsets = np.searchsorted(events.t, (first + np.arange(count + 1)) * 1000).astype(np.int64) + lead
-    offsets[:1] -= lead // 2  # the window may begin inside its first millisecond
-    t0 = events.t_first
-    return Window(pack(events), offsets, lead, first, t0, events.t_last + 1, events.height, events.width)
-
-
 def assert_equal_grids(grid, expected):
     assert grid.dtype == np.float32
     np.testing.assert_allclose(grid, expected, rtol=1e-5, atol=1e-5)
 
 
-@st.composite
-def streams(draw):
-    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    n = draw(st.integers(0, 300))
-    span = draw(st.sampled_from([1, 2, 3, 7, 1000, 4000, 50_000, 10**7]))
-    start = draw(st.sampled_from([0, -12_345, 999, 1_700_000_000_000_000]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    t = start + np.sort(rng.integers(0, span, n))
-    dtype = draw(st.sampled_from(["bool", "int8", "uint8"]))
-    p = rng.integers(0, 2, n)
-    if dtype == "int8":
-        p = 2 * p - 1
-    return Events(rng.integers(0, width, n), rng.integers(0, height, n), t, p.astype(dtype), height, width)
-
-
 @settings(max_examples=150, deadline=None)
-@given(streams(), st.integers(1, 10), st.integers(0, 9))
-def test_grid_is_the_definition_from_columns_and_words(events, bins, lead):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 10), st.integers(0, 9))
+def test_grid_is_the_definition_from_columns_and_words(stream, as_window, seed, bins, lead):
+    events = stream(seed)
     before = [getattr(events, c).copy() for c in "xytp"]
     grid = VoxelGrid(bins)
     expected = reference(events, bins)
@@ -74,8 +48,25 @@ def test_grid_is_the_definition_from_columns_and_words(events, bins, lead):
     assert all(np.array_equal(a, getattr(events, c)) for a, c in zip(before, "xytp", strict=True))
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_split_by_polarity_are_the_two_grids_of_shares(stream, as_window, seed, bins):
+    events = stream(seed)
+    grid = VoxelGrid(bins, polarity="split")
+    assert grid.channels == 2 * bins
+    expected = np.zeros((2, bins, events.height, events.width))
+    t0, span = events.t_first, events.duration_us
+    for x, y, t, p in zip(events.x, events.y, events.t.tolist(), events.p, strict=True):
+        at = (t - t0) * (bins - 1) / span if span else 0.0
+        for k in range(bins):
+            expected[int(p), k, y, x] += max(0.0, 1 - abs(at - k))
+    expected = expected.reshape(2 * bins, events.height, events.width)
+    assert_equal_grids(grid(events), expected)
+    assert_equal_grids(grid(as_window(events)), expected)
+
+
 @pytest.mark.parametrize("bins", range(1, 11))
-def test_events_on_bin_centres_fall_into_one_bin(bins):
+def test_events_on_bin_centres_fall_into_one_bin(as_window, bins):
     k = np.arange(bins)
     t = 500 + k * 1000
     if bins == 1:
@@ -87,14 +78,12 @@ def test_events_on_bin_centres_fall_into_one_bin(bins):
     assert_equal_grids(VoxelGrid(bins)(as_window(events)), expected)
 
 
-@pytest.mark.parametrize("source", [lambda e: e, as_window])
 def test_polarity_is_signed_whatever_its_dtype(source):
     for p in (np.array([True, False]), np.array([1, 0], np.uint8), np.array([1, -1], np.int8)):
         grid = VoxelGrid(2)(source(Events([0, 1], [0, 0], [0, 10], p, 1, 2)))
         assert grid.tolist() == [[[1, 0]], [[0, -1]]]
 
 
-@pytest.mark.parametrize("source", [lambda e: e, as_window])
 @pytest.mark.parametrize("bins", [1, 2, 5])
 def test_one_timestamp_goes_to_the_first_bin_and_none_to_no_bin(source, bins):
     grid = VoxelGrid(bins)
@@ -108,7 +97,7 @@ def test_one_timestamp_goes_to_the_first_bin_and_none_to_no_bin(source, bins):
 
 
 @pytest.mark.parametrize("bins", [1, 2, 3])
-def test_crowded_pixels_and_more_events_than_a_cell_may_hold(bins):
+def test_crowded_pixels_and_more_events_than_a_cell_may_hold(as_window, bins):
     # 1.3 million events on three pixels: cells are spread several times within an interval.
     n = 1_300_000
     rng = np.random.default_rng(3)
@@ -145,7 +134,7 @@ def test_strided_and_read_only_columns():
     assert_equal_grids(VoxelGrid(4)(events[::3]), reference(events[::3], 4))
 
 
-def test_damaged_words_are_refused_and_leave_no_trace():
+def test_damaged_words_are_refused_and_leave_no_trace(as_window):
     rng = np.random.default_rng(2)
     n = 5000
     events = Events(rng.integers(0, 30, n), rng.integers(0, 20, n), np.sort(rng.integers(0, 9000, n)), n * [1], 20, 30)
@@ -243,6 +232,10 @@ def test_config_round_trip_and_its_errors():
     for config in ({"name": "voxels"}, {}, {"name": "voxel-grid", "bin": 3}, {"name": "voxel-grid", "bins": 0}):
         with pytest.raises(ConfigError):
             build(config)
+    assert VoxelGrid(5).config() == {"name": "voxel-grid", "bins": 5}
+    assert build(VoxelGrid(5, polarity="split").config()) == VoxelGrid(5, polarity="split") != VoxelGrid(5)
+    with pytest.raises(ConfigError, match="polarity"):
+        VoxelGrid(5, polarity="both")
     for bins in (-1, 2.5, True, "5", 10**6):
         with pytest.raises(ConfigError):
             VoxelGrid(bins)

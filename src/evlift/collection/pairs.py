@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from ..errors import ConfigError, InputError
-from ..events import Events, Recording, Window
+from ..events import Recording
+from ..represent import Representation
 from ..simulate import Sensor, get_sensor, pair_from_image
 from .pictures import VOID, Picture, image_files, pictures_by_split, read_labels, read_picture, sort_out
 from .store import SPLITS, Collection, is_collection, open_collection
@@ -32,15 +33,6 @@ logger = logging.getLogger(__name__)
 
 OPEN_RECORDINGS = 64
 """Recordings that a worker keeps open: each holds file handles and a mapping."""
-
-
-class Representation(Protocol):
-    """Events → float32 [channels, H, W]; see `evlift.represent`."""
-
-    @property
-    def channels(self) -> int: ...
-
-    def __call__(self, events: Events | Window, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]: ...
 
 
 Item = dict[str, Any]

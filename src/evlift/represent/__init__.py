@@ -7,18 +7,40 @@ same = build(VoxelGrid(5).config())                  # a saved encoder carries i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from evlift.errors import ConfigError
+from evlift.events import Events, Window
+from evlift.represent.histogram import Histogram
+from evlift.represent.rectify import rectify
+from evlift.represent.surface import TimeSurface
 from evlift.represent.voxel import VoxelGrid
 
-REPRESENTATIONS: dict[str, Callable[..., VoxelGrid]] = {"voxel-grid": VoxelGrid}
+
+class Representation(Protocol):
+    """Events → float32 [channels, H, W], and the settings that make it again."""
+
+    @property
+    def channels(self) -> int: ...
+
+    def config(self) -> dict[str, Any]: ...
+
+    def __call__(self, events: Events | Window, out: np.ndarray | None = None) -> np.ndarray: ...
+
+
+REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
+    "voxel-grid": VoxelGrid,
+    "histogram": Histogram,
+    "time-surface": TimeSurface,
+}
 """Every representation by the name that configs and saved encoders use."""
 
-__all__ = ["REPRESENTATIONS", "VoxelGrid", "build"]
+__all__ = ["REPRESENTATIONS", "Histogram", "Representation", "TimeSurface", "VoxelGrid", "build", "rectify"]
 
 
-def build(config: Mapping[str, Any]) -> VoxelGrid:
+def build(config: Mapping[str, Any]) -> Representation:
     """The representation that ``config`` names, e.g. ``{"name": "voxel-grid", "bins": 5}``.
 
     Raises ConfigError on an unknown name or setting.

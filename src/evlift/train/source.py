@@ -7,12 +7,14 @@ from pathlib import Path
 from ..collection import PairDataset, SimulatedPairs, build_from_video, is_collection, open_collection, open_source
 from ..config import DataConfig
 from ..errors import ConfigError
-from ..represent import VoxelGrid
+from ..represent import Representation
 
 Pairs = PairDataset | SimulatedPairs
 
 
-def open_pairs(data: DataConfig, representation: VoxelGrid, out: Path, *, seed: int) -> tuple[Pairs, dict[str, Pairs]]:
+def open_pairs(
+    data: DataConfig, representation: Representation, out: Path, *, seed: int
+) -> tuple[Pairs, dict[str, Pairs]]:
     """The training pairs, and the held-out ones by split: `val`, and `test` where whole shots are held out.
 
     A video is first made into `out/collection`; that is done once and goes on after a kill.
