@@ -22,7 +22,7 @@ def _demo_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=str, default="runs/demo", help="folder of the demo; an unfinished one is continued"
     )
-    parser.add_argument("--steps", type=int, default=240, help="optimiser steps of each run")
+    parser.add_argument("--steps", type=int, default=320, help="optimiser steps of each run")
 
 
 def _demo(args: Namespace) -> None:

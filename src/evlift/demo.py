@@ -28,7 +28,7 @@ HELD_OUT_SHOT = 4
 """The street with parked cars behind a fence: 55 frames with nothing like them in the other shots."""
 
 
-def demo(out: str | Path = "runs/demo", *, steps: int = 240, progress: bool = True) -> dict[str, Any]:
+def demo(out: str | Path = "runs/demo", *, steps: int = 320, progress: bool = True) -> dict[str, Any]:
     """Run the demo, or go on with the one in `out`; returns the figures of `out/metrics.json`.
 
     Args:
