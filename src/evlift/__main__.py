@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -294,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"evlift: {error.filename}: {error.strerror}; check the path and the disk", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"evlift: stopped; the same command goes on: evlift {' '.join(argv)}", file=sys.stderr)
+        print(f"evlift: stopped; the same command goes on: evlift {shlex.join(argv)}", file=sys.stderr)
         return 130
     return 0
 

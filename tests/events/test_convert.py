@@ -115,6 +115,129 @@ def test_a_killed_conversion_leaves_nothing_that_opens_and_goes_on(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.dat", "rec"]
 
 
+def test_more_recordings_than_a_process_may_hold_open(tmp_path):
+    resource = pytest.importorskip("resource")
+    for i in range(40):
+        write_dat(tmp_path / "in" / f"{i:02d}.dat", some_events(10, seed=i))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(0)  # the lowest number that is free
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 24, hard))
+    try:
+        recordings = convert(tmp_path / "in", tmp_path / "out")
+        counts = [len(recording) for recording in recordings]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert counts == [10] * 40 and recordings[-1].events() == some_events(10, seed=39)
+    assert [r.path.name for r in recordings[1:3]] == ["01", "02"]
+
+
+def test_what_of_a_folder_is_taken(tmp_path):
+    e = some_events(10)
+    write_dat(tmp_path / "elsewhere" / "linked.dat", e)
+    source = tmp_path / "in"
+    write_dat(source / "run.1" / "a.dat", e)
+    (source / "links").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(source)
+    np.savez(source / "imagenet.npz", event_data=np.zeros(3, [("x", "u2"), ("y", "u2"), ("t", "i8"), ("p", "?")]))
+    ecd = source / "seq.2026.11"
+    ecd.mkdir()
+    (ecd / "events.txt").write_text("0.001 1 2 1\n")
+    (source / "labels.csv").write_text("t_us,x,y,p\n1,2,3,1\n")
+    found = {r.path.relative_to(tmp_path / "out").as_posix() for r in convert(source, tmp_path / "out")}
+    assert found == {"run.1/a", "links/linked", "imagenet", "seq.2026.11"}
+    (table,) = convert(write_dat(source / "more" / "b.dat", e).parent.parent / "labels.csv", tmp_path / "table")
+    assert len(table) == 1
+
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "labels.csv").write_text("t_us,x,y,p\n1,2,3,1\n")
+    with pytest.raises(InputError, match="holds no recording"):
+        convert(tables, tmp_path / "none")
+    (named,) = convert(tables, tmp_path / "named", stated=Stated(format="csv"))
+    assert named.path.name == "labels"
+    with pytest.raises(InputError, match="nothing to convert"):
+        convert([], tmp_path / "none")
+
+
+def test_a_folder_of_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    source = tmp_path / "in"
+    source.mkdir()
+    rows = np.array([[1, 2, 1.5, 1], [3, 4, 1.6, -1]])
+    with h5py.File(source / "day_data.hdf5", "w") as file:
+        file["davis/left/events"] = rows
+    with h5py.File(source / "day_gt.hdf5", "w") as file:
+        file["davis/left/depth_image_raw"] = np.zeros((1, 2, 2), "f4")
+    with h5py.File(source / "rectify_map.h5", "w") as file:
+        file["rectify_map"] = np.zeros((2, 2, 2), "f4")
+    assert [r.path.name for r in convert(source, tmp_path / "out")] == ["day_data"]
+
+    data = (source / "day_data.hdf5").read_bytes()
+    (source / "night_data.hdf5").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"1 of 2 .*night_data\.hdf5 is cut short at byte"):
+        convert(source, tmp_path / "out")
+
+
+def test_the_busiest_stretch_begins_no_earlier_than_the_events(tmp_path):
+    e = Events([1, 2], [1, 2], [7_000, 7_500], [True, False], 4, 4)
+    assert open_recording(write_dat(tmp_path / "a.dat", e)).describe()["busiest_us"] == 7_000
+
+
+def test_info_of_a_folder_of_recordings_says_so(tmp_path, capsys):
+    for name in "ab":
+        write_dat(tmp_path / "in" / f"{name}.dat", some_events(10))
+    assert main(["info", str(tmp_path / "in")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "a.dat and 1 more" in error and "pictures" not in error
+
+
+def test_every_failure_is_named(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.dat").write_bytes(b"% Version 7\n% Data file containing CD events.\n\x0c\x09")
+    with pytest.raises(InputError, match=r"3 of 3 .*a\.dat.*b\.dat.*c\.dat"):
+        convert(tmp_path, tmp_path / "out")
+
+
+def workers_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_several_at_once_stop_with_their_parent(tmp_path, how):
+    source = write_dat(tmp_path / "in" / "0.dat", some_events(3_000_000))
+    for i in range(1, 30):
+        os.link(source, tmp_path / "in" / f"{i}.dat")
+    out = tmp_path / "made of it"
+    command = [sys.executable, "-m", "evlift", "convert", str(tmp_path / "in"), "--out", str(out)]
+    process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".*.partial-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    workers = workers_of(process.pid)
+    assert workers
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert sum(not path.name.startswith(".") for path in out.iterdir()) < 15
+    if how == signal.SIGINT:
+        assert process.returncode == 130 and errors.count("\n") == 1 and f"--out '{out}'" in errors
+        assert not list(out.glob(".*"))
+
+
 def test_a_size_that_nobody_states_is_told(tmp_path):
     e = some_events()
     path = write_dat(tmp_path / "a.dat", e, size=False)
@@ -138,6 +261,7 @@ def test_the_commands(tmp_path, capsys):
     path = write_dat(tmp_path / "a.dat", e)
     assert main(["info", str(path), "--json", "--picture", str(tmp_path / "a.png")]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["busiest_us"] >= e.t_first
     expected = {"format": "dat", "events": 2000, "on": int(e.p.sum()), "off": int((~e.p).sum()), "frames": 0}
     expected |= {"t_first_us": e.t_first, "t_last_us": e.t_last, "width": 64, "height": 48, "problems": []}
     assert expected.items() <= found.items()

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from evlift.errors import InputError
 from evlift.events import Events, Frame, Recording, open_recording, write_recording, writing
+from evlift.events.readers import Problems
 from evlift.represent import VoxelGrid
 
 DATA = Path(__file__).parents[2] / "../shared/data"
@@ -143,9 +144,15 @@ def test_frames_come_back(tmp_path):
     assert any("1 of 3 frames lie before" in p for p in r.describe()["problems"])
     with pytest.raises(InputError, match="no frame 3"):
         r.frame(3)
+    again = list(r.images())
+    assert [(f.t_us, f.exposure_us) for f in again] == [(100, 8), (30_000, 0), (99_000, 0)]
+    assert all(np.array_equal(f.image, r.frame(i)) for i, f in enumerate(again))
     (tmp_path / "r" / "frames" / "000001.jpg").write_bytes(b"not a picture")
     with pytest.raises(InputError, match=r"000001\.jpg"):
         r.frame(1)
+    problems = Problems()
+    assert [f.t_us for f in r.images(problems)] == [100, 99_000]
+    assert problems.lines() == ["1 × frame that cannot be read, left out"]
     (tmp_path / "r" / "frames" / "000001.jpg").unlink()
     assert any("missing" in p for p in r.describe()["problems"])
     (tmp_path / "r" / "frames.parquet").write_bytes(b"PAR1")

@@ -119,6 +119,14 @@ def test_one_time_for_everything_does_not_pile_up(monkeypatch):
     assert sum(sizes) == 300 and len(sizes) > 1
 
 
+def test_a_crowd_out_of_order_stays_in_order_and_what_is_lost_is_counted(monkeypatch):
+    monkeypatch.setattr("evlift.events.rules._MOST_HELD", 100)
+    chunks = [columns(np.arange(1000, 1300)), columns([1100, 1250, 1299]), columns(np.full(200, 1300))]
+    (_, _, t, _), problems = run(chunks)
+    assert t.tolist() == [*range(1000, 1250), 1250, *range(1250, 1299), 1299, 1299, *[1300] * 200]
+    assert "1 × event late among more than four million in 10 ms, set aside" in problems
+
+
 @settings(deadline=None)
 @given(
     st.integers(0, 1 << 40),

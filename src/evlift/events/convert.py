@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
+from itertools import islice
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
-from evlift.errors import EvliftError, InputError
-from evlift.events.readers import Problems, Stated, detect
+from evlift.errors import EvliftError, InputError, RunError
+from evlift.events.readers import Problems, Stated, detect, hdf5
 from evlift.events.recording import Recording, looks_packed
 from evlift.events.source import FileRecording
 from evlift.events.writing import fingerprint, write_recording
 
 Duplicates = Literal["keep", "drop"]
+
+_LOOSE = ("csv", "npy", "npz")  # text and arrays may be anything: calibration, times, labels
+_PROMISING = (".raw", ".dat", ".aedat", ".aedat4", ".es", ".bag", ".mcap")
+
+
+class Converted(Sequence[Recording]):
+    """The recordings that `convert` made, in the order of their sources, each opened whenever it is asked for.
+
+    Not all at once: an open recording holds two files, and a data set has more recordings than a process may hold open.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = tuple(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __repr__(self) -> str:
+        return f"Converted({', '.join(map(str, self.paths[:3]))}{', …' if len(self) > 3 else ''})"
+
+    @overload
+    def __getitem__(self, i: int) -> Recording: ...
+    @overload
+    def __getitem__(self, i: slice) -> Converted: ...
+    def __getitem__(self, i: int | slice) -> Recording | Converted:
+        return Converted(self.paths[i]) if isinstance(i, slice) else Recording(self.paths[i])
 
 
 def convert(
@@ -29,12 +60,13 @@ def convert(
     duplicates: Duplicates = "keep",
     workers: int = 1,
     progress: bool = False,
-) -> list[Recording]:
+) -> Converted:
     """Make a packed recording of each source.
 
     One recording becomes the folder `out` itself; several (or a folder that holds several, at any depth) become
     folders in `out` with the names of their files. What is there already from the same source is kept, so the same
-    command goes on after a kill; a source that cannot be read does not stop the others.
+    command goes on after a kill; a source that cannot be read does not stop the others. In a folder, text and arrays
+    are passed over unless `stated.format` names them: they may be anything.
 
     Args:
         source: a recording in any format, a folder of them, or a list of either.
@@ -44,28 +76,32 @@ def convert(
         progress: show a progress bar.
 
     Returns:
-        The recordings, opened, in the order of their sources.
+        The recordings in the order of their sources, each opened when it is looked at.
 
     Raises:
         InputError: nothing to convert; a target that holds something else; a file cannot be read (the others are done
-            first, and the message counts the failures).
+            first, and the message counts and names the failures).
+        RunError: a worker was killed.
     """
     stated = stated or Stated()
     jobs = plan([source] if isinstance(source, (str, Path)) else source, Path(out), stated)
     failures: list[tuple[Path, EvliftError]] = []
-    done: dict[int, Recording] = {}
     with _progress(jobs, progress) as report:
         for number, result in _run(jobs, stated, duplicates, workers, report):
+            report(number, 1.0)
             if isinstance(result, EvliftError):
                 failures.append((jobs[number][0], result))
-            else:
-                done[number] = Recording(result)
     if failures:
+        failures.sort(key=lambda failure: failure[0])
         first = str(failures[0][1])
         if len(jobs) == 1:
             raise failures[0][1]
-        raise InputError(f"{len(failures)} of {len(jobs)} recordings could not be converted, the first: {first}")
-    return [done[number] for number in range(len(jobs))]
+        others = ", ".join(str(path) for path, _ in failures[1:9]) + (" …" if len(failures) > 9 else "")
+        raise InputError(
+            f"{len(failures)} of {len(jobs)} recordings could not be converted, the first: {first}"
+            + (f" (the others: {others})" if others else "")
+        )
+    return Converted(target for _, target in jobs)
 
 
 def plan(sources: Sequence[str | Path], out: Path, stated: Stated) -> list[tuple[Path, Path]]:
@@ -73,21 +109,26 @@ def plan(sources: Sequence[str | Path], out: Path, stated: Stated) -> list[tuple
     found: list[tuple[Path, str]] = []  # (file, name in `out`; "" for `out` itself)
     for source in map(Path, sources):
         if source.is_dir() and not looks_packed(source) and not _known(source, stated):
-            inside = [(path, _stem(path.relative_to(source))) for path in _recordings_in(source)]
+            inside = [(path, _stem(path, source)) for path in recordings_in(source, stated)]
             if not inside:
-                raise InputError(f"{source} holds no recording that evlift knows; see evlift info --formats")
+                raise InputError(
+                    f"{source} holds no recording that evlift knows (text and arrays are taken from a folder with "
+                    "--format csv, npy or npz only); see evlift info --formats"
+                )
             found += inside
         else:
-            found.append((source, _stem(Path(source.name)) if len(sources) > 1 else ""))
-    names = [name for _, name in found]
+            found.append((source, _stem(source, source.parent) if len(sources) > 1 else ""))
+    if not found:
+        raise InputError("there is nothing to convert; name a recording")
+    names = Counter(name for _, name in found)
     jobs = []
     for path, name in found:
-        if names.count(name) > 1:  # two formats of one recording: tell them apart by their suffix
+        if names[name] > 1:  # two formats of one recording: tell them apart by their suffix
             name = f"{name}-{path.suffix.lstrip('.')}"
         jobs.append((path, out / name if name else out))
-    targets = [target for _, target in jobs]
+    targets = Counter(target for _, target in jobs)
     for path, target in jobs:
-        if targets.count(target) > 1:
+        if targets[target] > 1:
             raise InputError(f"{path} and another file would both become {target}; convert them into two folders")
     return jobs
 
@@ -143,7 +184,7 @@ def convert_one(
 
 
 def _same(target: Path, source: Path, asked: dict[str, Any]) -> bool:
-    """Whether a target was made from this source as it is now, with these settings: by size and time, else by SHA-256."""
+    """Whether a target was made from this source as it is now and these settings: by size and time, else SHA-256."""
     try:
         kept = Recording(target).info["source"]
         if kept["name"] != source.name or kept["asked"] != _plain(asked):
@@ -174,35 +215,58 @@ def _known(path: Path, stated: Stated) -> bool:
     return True
 
 
-def _recordings_in(folder: Path) -> list[Path]:
-    """Every recording below a folder, sorted; folders that are a recording are not looked into."""
+def recordings_in(folder: Path, stated: Stated) -> list[Path]:
+    """Every recording below a folder, sorted; folders that are a recording are not looked into. Links are followed."""
     found: list[Path] = []
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
+    seen: set[str] = set()
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
+
+    for root, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        here, place = Path(root), os.path.realpath(root)
+        if place in seen:  # a link back to what was walked already
+            folders[:] = []
+            continue
+        seen.add(place)
         if here != folder and (looks_packed(here) or _known(here, Stated())):
             folders[:] = []
             if not looks_packed(here):
                 found.append(here)
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [here / name for name in sorted(files) if not name.startswith(".") and _telling(here / name)]
+        found += [here / name for name in sorted(files) if not name.startswith(".") and _telling(here / name, stated)]
     return sorted(found)
 
 
-def _telling(path: Path) -> bool:
+def _telling(path: Path, stated: Stated) -> bool:
     """Whether a file in a folder is taken for a recording.
 
-    Text and arrays may be anything (calibration, times, labels) and are only converted when named themselves. A file
-    whose name promises a recording is taken whatever it holds, so that a damaged one is reported and not passed over.
+    Text and arrays of no data set are only taken when their format is stated. A file whose name promises a recording is
+    taken whatever it holds, so that a damaged one is reported and not passed over.
     """
-    suffix = path.suffix.lower()
-    if suffix in (".txt", ".csv", ".tsv", ".npy", ".npz", ".yaml", ".json"):
+    try:
+        found = detect(path)
+    except InputError:
+        return path.suffix.lower() in _PROMISING or _broken(path)
+    if found == "mvsec" and path.stem.endswith("_gt"):  # the ground truth, which lies beside the recordings
         return False
-    return suffix in (".raw", ".dat", ".aedat", ".aedat4", ".es", ".bag", ".mcap") or _known(path, Stated())
+    return found == stated.format if stated.format in _LOOSE else found not in _LOOSE
 
 
-def _stem(path: Path) -> str:
-    return str(path.with_suffix("")) if path.suffix else str(path)
+def _broken(path: Path) -> bool:
+    """Whether a file is HDF5 that was cut short: nobody can say any longer that it was no recording."""
+    try:
+        with open(path, "rb") as file:
+            return hdf5.fault(path, file.read(len(hdf5.SIGNATURE))) is not None
+    except OSError:
+        return False
+
+
+def _stem(path: Path, base: Path) -> str:
+    """The name of a recording in `out`: its path below `base`, without a file's suffix."""
+    name = path.relative_to(base)
+    return str(name if path.is_dir() else name.with_suffix(""))
 
 
 def _run(
@@ -220,58 +284,93 @@ def _run(
                 yield number, error
         return
     context = get_context("spawn")  # OpenCV's and numba's threads do not survive a fork
-    shares = context.Array("d", len(jobs))
-    with ProcessPoolExecutor(workers, context, initializer=_set_shares, initargs=(shares,)) as pool:
-        futures = {
-            pool.submit(_job, number, source, target, stated, duplicates): number
-            for number, (source, target) in enumerate(jobs)
-        }
-        waiting = set(futures)
-        while waiting:
-            finished, waiting = wait(waiting, timeout=0.2, return_when="FIRST_COMPLETED")
-            for number in range(len(jobs)):
+    shares, stop = context.Array("d", len(jobs)), context.Value("b", 0)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(shares, stop))
+    queue = iter(enumerate(jobs))
+    running: dict[Future[Path | EvliftError], int] = {}
+    try:
+        while True:  # few are handed out ahead of time: some data sets have a hundred thousand recordings
+            for number, (source, target) in islice(queue, 2 * workers - len(running)):
+                running[pool.submit(_job, number, source, target, stated, duplicates)] = number
+            if not running:
+                return
+            finished, _ = wait(running, timeout=0.2, return_when="FIRST_COMPLETED")
+            for number in running.values():
                 report(number, shares[number])
             for future in finished:
-                yield futures[future], future.result()
+                yield running.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a worker was killed, perhaps for want of memory; the same command goes on, maybe with fewer --workers"
+        ) from error
+    finally:
+        stop.value = 1  # after Ctrl-C, what is under way ends at its next chunk and what is queued at once
+        pool.shutdown(cancel_futures=True)
 
 
 _shares: Any = None
+_stop: Any = None
 
 
-def _set_shares(shares: Any) -> None:
-    global _shares
-    _shares = shares
+def _start_worker(shares: Any, stop: Any) -> None:
+    global _shares, _stop
+    _shares, _stop = shares, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, if there is one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End when the parent was killed: a worker would wait for jobs for ever."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _job(number: int, source: Path, target: Path, stated: Stated, duplicates: Duplicates) -> Path | EvliftError:
     def report(share: float) -> None:
         _shares[number] = share
+        if _stop.value:
+            raise KeyboardInterrupt
 
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        report(0.0)
         return convert_one(source, target, stated, duplicates, report)
     except EvliftError as error:
         return error
+    finally:
+        signal.signal(signal.SIGINT, ignored)
 
 
 @contextmanager
 def _progress(jobs: list[tuple[Path, Path]], show: bool) -> Iterator[Callable[[int, float], None]]:
-    """A bar for each recording on a terminal, nothing elsewhere."""
-    with ExitStack() as stack:
-        tasks: dict[int, Any] = {}
-        bars: Any = None
-        if show:
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    """On a terminal a bar for each recording under way, and one for all of several; nothing elsewhere."""
+    from rich.console import Console
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-            bars = Progress(*columns)
-            if bars.console.is_terminal:
-                stack.enter_context(bars)
+    console = Console(stderr=True)
+    if not (show and console.is_terminal):
+        yield lambda number, share: None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
+        whole = bars.add_task(f"{len(jobs)} recordings", total=len(jobs)) if len(jobs) > 1 else None
+        tasks: dict[int, Any] = {}
+        done: set[int] = set()
 
         def report(number: int, share: float) -> None:
-            if bars is None or not bars.console.is_terminal or share == 0:
+            if number in done or share == 0:
                 return
-            if number not in tasks:
-                tasks[number] = bars.add_task(jobs[number][0].name, total=1.0)
-            bars.update(tasks[number], completed=share)
+            if whole is None or share < 1:
+                if number not in tasks:
+                    tasks[number] = bars.add_task(jobs[number][0].name, total=1.0)
+                bars.update(tasks[number], completed=share)
+            else:
+                done.add(number)
+                bars.advance(whole)
+                if number in tasks:
+                    bars.remove_task(tasks[number])
 
         yield report

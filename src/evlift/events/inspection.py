@@ -29,7 +29,7 @@ def describe(recording: Recording | FileRecording, progress: Callable[[float], N
     Returns a dict that JSON holds:
         format, width, height; events, on, off: those that are good; t_first_us, t_last_us: None without events;
         duration_us; rate_hz, on_hz, off_hz: means over it; peak_rate_hz: of the best 10 ms; longest_gap_ms;
-        busiest_us: start of the 50 ms with most events; hot_pixels: [[x, y], …], the worst first;
+        busiest_us: start of the 50 ms with most events, no earlier than they; hot_pixels: [[x, y], …], the worst first;
         frames, frames_in_events: how many lie between the first and the last event; frame_first_us, frame_last_us;
         sensor, clock, licence, source, calibration, tags: as kept, "" or None where nobody said;
         problems: a line for each kind of fault, with counts.
@@ -77,7 +77,7 @@ def describe(recording: Recording | FileRecording, progress: Callable[[float], N
         "off_hz": (tally.events - tally.on) * rate,
         "peak_rate_hz": tally.peak * 100.0,
         "longest_gap_ms": tally.longest_gap_ms,
-        "busiest_us": tally.busiest_ms * 1000 if tally.events else None,
+        "busiest_us": max(tally.busiest_ms * 1000, tally.t_first) if tally.events else None,
         "hot_pixels": [list(pixel) for pixel in hot],
         "frames": len(times),
         "frames_in_events": within,

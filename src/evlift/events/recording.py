@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from evlift.errors import InputError
-from evlift.events.frames import FrameTable, one_line, read_frame, read_table
+from evlift.events.frames import Frame, FrameTable, one_line, read_frame, read_table
 from evlift.events.packed import MAX_HEIGHT, MAX_WIDTH, WORD, unpack
 from evlift.events.stream import Events, microseconds, window_bounds
 
@@ -114,6 +114,19 @@ class Recording:
         if not -len(self.frames) <= i < len(self.frames):
             raise InputError(f"{self.path} has {len(self.frames)} frames, there is no frame {i}; choose one of them")
         return read_frame(self.path, self.frames.file[i])
+
+    def images(self, problems: Problems | None = None) -> Iterator[Frame]:
+        """The pictures in order of time, as a `FileRecording` gives them; those that cannot be read are counted."""
+        from evlift.events.readers.reader import Problems
+
+        problems = Problems() if problems is None else problems
+        for i, (t_us, exposure_us) in enumerate(zip(self.frames.t_us, self.frames.exposure_us, strict=True)):
+            try:
+                image = self.frame(i)
+            except InputError:
+                problems.count("frame that cannot be read, left out")
+                continue
+            yield Frame(int(t_us), image, int(exposure_us))
 
     def window(self, t0_us: float, t1_us: float) -> Window:
         """Events in the half-open window ``[t0, t1)``, exact to the µs, without decoding or copying."""

@@ -9,7 +9,8 @@
     duplicates   The same pixel, polarity and microsecond as an event before: counted, and kept unless told to drop them
                  (some simulators and millisecond clocks make them in good faith).
 
-How a stream was cut into chunks changes nothing (but for duplicates among more than four million events of one time).
+How a stream was cut into chunks changes nothing, but where more than four million events lie within 10 ms: then the
+earliest go on, so that memory stays bounded, what comes later than they is set aside, and duplicates may be missed.
 Everything set aside is counted in `Problems`.
 """
 
@@ -45,6 +46,7 @@ def apply_rules(
     held = _none()  # good events, sorted, not old enough to be out of reach of late ones
     open_ = _none()  # events after a leap, waiting for witnesses
     top, started = 0, False
+    gone: int | None = None  # time of the last event that went on before its 10 ms were over
 
     def finished(events: Columns, done: float) -> Iterator[tuple[Events, float]]:
         if not len(events.t):
@@ -74,6 +76,13 @@ def apply_rules(
             front = _take(front, fate == kernels.GOOD)
         return front, _take(columns, slice(decided, None))
 
+    def in_time(front: Columns) -> Columns:
+        """Those that do not come before an event that has gone on already."""
+        if gone is None or not (passed := front.t < gone).any():
+            return front
+        problems.count("event late among more than four million in 10 ms, set aside", np.count_nonzero(passed))
+        return _take(front, ~passed)
+
     done = 0.0
     for columns in chunks:
         done = columns.done
@@ -84,14 +93,16 @@ def apply_rules(
             problems.count(f"event outside the {width}×{height} sensor, set aside", outside)
             columns = _take(columns, keep)
         front, open_ = decide(_join(open_, columns), last=False)
-        held = _sorted(_join(held, front), problems)
+        held = _sorted(_join(held, in_time(front)), problems)
         ready = int(np.searchsorted(held.t, top - HORIZON_US)) if started else 0
-        ready = max(ready, len(held.t) - _MOST_HELD)
+        if len(held.t) - ready > _MOST_HELD:
+            ready = len(held.t) - _MOST_HELD
+            gone = int(held.t[ready - 1])
         if ready:
             yield from finished(_take(held, slice(ready)), done)
             held = _take(held, slice(ready, None))
     front, _ = decide(open_, last=True)
-    yield from finished(_sorted(_join(held, front), problems), 1.0)
+    yield from finished(_sorted(_join(held, in_time(front)), problems), 1.0)
 
 
 def _none() -> Columns:

@@ -311,3 +311,16 @@ def test_datasets_of_another_make_are_refused_in_one_line(tmp_path, what):
     with pytest.raises(InputError, match="t_offset" if what == "offset" else "events/t") as caught:
         dsec.open_reader(path, "dsec", Stated())
     assert "\n" not in str(caught.value) and "; " in str(caught.value)
+
+
+def test_the_other_camera_is_told_of(tmp_path):
+    events = {side: made(1000 + k) for k, side in enumerate(("left", "right"))}
+    for side in events:
+        write(tmp_path / "events" / side / "events.h5", events[side])
+    for stream, side, expected in ((None, "left", 1), ("left", "left", 0), ("right", "right", 0)):
+        problems = Problems()
+        assert_equal(read(dsec.open_reader(tmp_path, "dsec", Stated(stream=stream)), problems), events[side])
+        assert len(problems) == expected and all("right, not read" in line for line in problems.lines())
+    (tmp_path / "events" / "left" / "events.h5").unlink()
+    with pytest.raises(InputError, match="give --stream right"):
+        dsec.open_reader(tmp_path, "dsec", Stated())

@@ -100,3 +100,12 @@ def test_what_matches_and_what_is_refused(tmp_path):
     reader = m3ed.open_reader(tmp_path / "car_data.h5", "m3ed", Stated(stream="left"))
     assert reader.calibration is None and (reader.height, reader.width) == (720, 1280)
     assert list(reader.frames(Problems())) == []
+
+
+def test_the_other_camera_is_told_of(tmp_path):
+    write(tmp_path / "car_data.h5")
+    for stream, expected in ((None, 1), ("left", 0)):
+        problems = Problems()
+        for _ in m3ed.open_reader(tmp_path / "car_data.h5", "m3ed", Stated(stream=stream)).columns(problems):
+            pass
+        assert len(problems) == expected and all("prophesee/right, not read" in line for line in problems.lines())

@@ -129,3 +129,12 @@ def test_damaged_image_times_and_unequal_lengths(tmp_path):
         file["davis/left/image_raw_ts"][0] = np.nan
     with pytest.raises(InputError, match="no time"):
         list(mvsec.open_reader(tmp_path / "a_data.hdf5", "mvsec", Stated()).frames(Problems()))
+
+
+def test_the_other_camera_is_told_of(tmp_path):
+    write(tmp_path / "day_data.hdf5")
+    for stream, expected in ((None, 1), ("left", 0)):
+        problems = Problems()
+        for _ in mvsec.open_reader(tmp_path / "day_data.hdf5", "mvsec", Stated(stream=stream)).columns(problems):
+            pass
+        assert len(problems) == expected and all("davis/right, not read" in line for line in problems.lines())

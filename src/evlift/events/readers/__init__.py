@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from evlift.errors import ConfigError, InputError
+from evlift.events.readers import hdf5
 from evlift.events.readers.reader import CHUNK, Columns, Problems, Reader, Stated
 
 MODULES = (  # in the order they are asked: the most telling content first
@@ -79,7 +80,7 @@ def _find(path: Path, wanted: str | None) -> tuple[ModuleType, str]:
                 return module, wanted
         near = difflib.get_close_matches(wanted, formats(), n=1)
         raise ConfigError(
-            f"there is no format {wanted!r}; " + (f"did you mean {near[0]}?" if near else "see evlift info")
+            f"there is no format {wanted!r}; " + (f"did you mean {near[0]}?" if near else "see evlift info --formats")
         )
     if not head and path.is_file():
         raise InputError(f"{path} is empty; copy or record it again")
@@ -90,6 +91,8 @@ def _find(path: Path, wanted: str | None) -> tuple[ModuleType, str]:
     for module in modules:
         if path.suffix.lower() in module.SUFFIXES:
             return module, module.SUFFIXES[path.suffix.lower()]
+    if fault := hdf5.fault(path, head):  # nobody could look into it
+        raise InputError(fault)
     raise InputError(f"{path} is in no format that evlift knows; name it with --format, or see evlift info --formats")
 
 

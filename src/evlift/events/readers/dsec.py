@@ -22,7 +22,7 @@ Files of the same layout without t_offset or ms_to_idx (other cameras, converted
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ import numpy as np
 from evlift.errors import ConfigError, InputError
 from evlift.events.frames import Frame
 from evlift.events.readers import hdf5
-from evlift.events.readers.reader import Columns, Problems, Stated
+from evlift.events.readers.reader import Columns, Problems, Stated, say_not_read
 from evlift.events.stream import window_bounds
 
 FORMATS = {"dsec": "DSEC: events.h5 (HDF5), or the folder of a sequence"}
@@ -61,8 +61,13 @@ def open_reader(path: Path, format: str, stated: Stated) -> DsecReader:
         places = [""] if (path / EVENTS).is_file() else [f"events/{side}", side]
         found = [path / place / EVENTS for place in places if (path / place / EVENTS).is_file()]
         if not found:
-            raise InputError(f"{path} has no events/{side}/{EVENTS}; give a DSEC sequence or its {EVENTS}")
-        path = found[0]
+            there = [other for other in _sides(path) if other != side]
+            advice = f"give --stream {there[0]}" if there else f"give a DSEC sequence or its {EVENTS}"
+            raise InputError(f"{path} has no events/{side}/{EVENTS}; {advice}")
+        reader = DsecReader(found[0], stated)
+        if stated.stream is None:
+            reader.others = [other for other in _sides(path) if other != side]
+        return reader
     elif stated.stream is not None and path.parent.name in SIDES and path.parent.name != side:
         raise ConfigError(f"{path} is the {path.parent.name} stream, not {side}; give the other file or the sequence")
     return DsecReader(path, stated)
@@ -73,6 +78,8 @@ class DsecReader:
 
     format = "dsec"
     sensor = "Prophesee Gen3.1 (DSEC)"
+    others: Sequence[str] = ()
+    """Sides of the sequence that nobody has asked for, and that are not read."""
     clock = "DSEC's clock of a sequence, common to events and images"
 
     def __init__(self, path: Path, stated: Stated) -> None:
@@ -112,6 +119,7 @@ class DsecReader:
             total = max(min(map(len, rows)), 1)
             for stop, (x, y, t, p) in hdf5.blocks(rows, problems):
                 yield self._columns(x, y, t, p, stop / total)
+        say_not_read(self.others, problems)
 
     def window(self, t0_us: float, t1_us: float) -> Columns:
         """The events in the half-open window ``[t0, t1)`` on the images' clock, found by ms_to_idx.
@@ -178,6 +186,11 @@ def _before(t: np.ndarray, bound: int) -> int:
     if bound > np.iinfo(t.dtype).max:
         return len(t)
     return int(np.searchsorted(t, t.dtype.type(max(bound, 0))))
+
+
+def _sides(sequence: Path) -> list[str]:
+    """The sides of a sequence that have events."""
+    return [side for side in SIDES if any((sequence / f / side / EVENTS).is_file() for f in ("events", ""))]
 
 
 def _places() -> list[str]:

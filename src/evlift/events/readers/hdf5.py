@@ -72,6 +72,17 @@ def holds(path: Path, head: bytes, *names: str) -> bool:
         return False
 
 
+def fault(path: Path, head: bytes) -> str | None:
+    """Why an HDF5 file cannot be opened; None when it can, or is none."""
+    if not head.startswith(SIGNATURE):
+        return None
+    try:
+        with opened(path):
+            return None
+    except InputError as error:
+        return str(error)
+
+
 class Rows:
     """A dataset, read by rows.
 

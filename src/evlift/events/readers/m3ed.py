@@ -27,7 +27,7 @@ import numpy as np
 from evlift.errors import ConfigError, InputError
 from evlift.events.frames import Frame
 from evlift.events.readers import hdf5, vlen
-from evlift.events.readers.reader import Columns, Problems, Stated
+from evlift.events.readers.reader import Columns, Problems, Stated, say_not_read
 
 FORMATS = {"m3ed": "M3ED: *_data.h5"}
 SUFFIXES: dict[str, str] = {}
@@ -70,6 +70,7 @@ class M3edReader:
         self.path = path
         self.files = (path,)
         self._stream = _stream(stated.stream, STREAMS, "event stream")
+        self._chosen = stated.stream is not None
         self._images = _stream(stated.image_stream, IMAGES, "image stream")
         with hdf5.opened(path) as file:
             if f"{self._stream}/t" not in file:
@@ -91,6 +92,8 @@ class M3edReader:
             for stop, (x, y, t, p) in hdf5.blocks(rows, problems):
                 x, y = x.astype(np.uint16, copy=False), y.astype(np.uint16, copy=False)
                 yield Columns(x, y, t.astype(np.int64, copy=False), p > 0, stop / total)
+            if not self._chosen:
+                say_not_read([name for name in STREAMS if name != self._stream and f"{name}/t" in file], problems)
 
     def frames(self, problems: Problems) -> Iterator[Frame]:
         """The images; their exposure is not known."""

@@ -21,7 +21,7 @@ import numpy as np
 from evlift.errors import ConfigError, InputError
 from evlift.events.frames import Frame
 from evlift.events.readers import hdf5
-from evlift.events.readers.reader import Columns, Problems, Stated
+from evlift.events.readers.reader import Columns, Problems, Stated, say_not_read
 
 FORMATS = {"mvsec": "MVSEC: *_data.hdf5"}
 SUFFIXES: dict[str, str] = {}
@@ -54,6 +54,7 @@ class MvsecReader:
         self.files = (path,)
         self.height, self.width = stated.size or (HEIGHT, WIDTH)
         self._stream = _stream(stated.stream, "event stream") or STREAMS[0]
+        self._chosen = stated.stream is not None
         self._images = _stream(stated.image_stream, "image stream") or self._stream
         with hdf5.opened(path) as file:
             name = f"{self._stream}/events"
@@ -79,6 +80,9 @@ class MvsecReader:
                 block = block if good.all() else block[good]
                 t = np.rint(block[:, 2] * 1e6).astype(np.int64)
                 yield Columns(_pixel(block[:, 0]), _pixel(block[:, 1]), t, block[:, 3] > 0, stop / max(len(rows), 1))
+            if not self._chosen:
+                others = [name for name in STREAMS if name != self._stream and f"{name}/events" in file]
+                say_not_read(others, problems)
 
     def frames(self, problems: Problems) -> Iterator[Frame]:
         """The images; their exposure is not known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -112,6 +112,12 @@ class Reader(Protocol):
     def frames(self, problems: Problems) -> Iterator[Frame]:
         """The images in order of time, on the events' clock; none where the format has none."""
         ...
+
+
+def say_not_read(streams: Iterable[str], problems: Problems) -> None:
+    """Tell of event streams that are there beside the one that is read by default."""
+    if names := ", ".join(streams):
+        problems.say(f"also events of {names}, not read; name the ones you want with --stream")
 
 
 def unwrap(t: np.ndarray, bits: int, offset: int, last: int, problems: Problems) -> tuple[np.ndarray, int, int]:
