@@ -60,6 +60,12 @@ def test_whole_places_move_pixels_and_the_border_drops():
     assert half.tolist() == [[[0, 0, 0], [0, 0.5, 0.5]], [[1, 0.5, 0], [0, 0, 0]]]
 
 
+def test_places_too_far_for_float32_fall_outside():
+    places = pixel_centres(2, 2).astype(float)
+    places[0, 0], places[1, 1, 0] = 1e300, -1e300
+    assert rectify(np.ones((1, 2, 2), np.float32), places).tolist() == [[[0, 1], [1, 0]]]
+
+
 def test_what_does_not_fit_is_refused():
     grid, places = np.zeros((2, 3, 4), np.float32), pixel_centres(3, 4)
     for bad in (grid[0], grid.astype(float), grid[:0]):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from evlift.encoder import Encoder, load_encoder
 from evlift.errors import InputError
 from evlift.events import Events, Window, write_recording
-from evlift.represent import REPRESENTATIONS, Histogram, TimeSurface, VoxelGrid, build
+from evlift.represent import REPRESENTATIONS, Histogram, TimeSurface, VoxelGrid, build, torch_batch
 from evlift.represent.torch_batch import pack_windows, represent_batch
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
@@ -59,6 +59,17 @@ def test_only_empty_windows():
     for representation in KINDS:
         made = represent_batch(representation, batch)
         assert made.shape == (2, representation.channels, 3, 4) and not made.any()
+
+
+def test_workers_of_a_loader_leave_pinning_to_it(monkeypatch, as_window, stream):
+    window = as_window(stream(1, 8, 9))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch_batch, "get_worker_info", lambda: "a worker's")
+    batch = pack_windows([window])  # where there is no CUDA, pinning raises
+    assert not batch.buffer.is_pinned()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    pinned = batch.pin_memory()
+    assert torch.equal(pinned.words, batch.words) and pinned.words.data_ptr() != batch.words.data_ptr()
 
 
 def test_damaged_words_are_refused_before_they_travel(as_window):

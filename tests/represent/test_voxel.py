@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from evlift.errors import ConfigError, InputError
 from evlift.events import Events, Window
-from evlift.represent import REPRESENTATIONS, VoxelGrid, build
+from evlift.represent import REPRESENTATIONS, Histogram, TimeSurface, VoxelGrid, build
 
 
 def reference(events, bins):
@@ -165,6 +166,18 @@ def test_damaged_words_are_refused_and_leave_no_trace(as_window):
     np.testing.assert_allclose(VoxelGrid(5)(good), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("representation", [VoxelGrid(1), VoxelGrid(2), Histogram(2), TimeSurface()], ids=repr)
+def test_damage_that_keeps_the_order_is_refused_too(as_window, representation):
+    good = as_window(Events([0, 1, 1], [0, 0, 1], [1000, 1500, 3600], [1, 1, 1], 2, 2))
+    representation(good)
+    words = good.words | np.array([0, 0x3FF << 22, 0], np.uint32)  # 1023 µs after the start of its millisecond
+    with pytest.raises(InputError, match="out of order"):
+        representation(replace(good, words=words))
+    offsets = np.append(0, good.offsets)  # the first event lies in the second millisecond
+    with pytest.raises(InputError, match="do not fit their index"):
+        representation(replace(good, offsets=offsets))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 10))
 def test_random_words_and_indices_never_leave_the_grid(seed, bins):
@@ -229,7 +242,13 @@ def test_config_round_trip_and_its_errors():
         made = build({"name": name})
         assert made.config()["name"] == name and build(made.config()) == made
     assert build({"name": "voxel-grid", "bins": 3}) == VoxelGrid(3) and VoxelGrid(3).channels == 3
-    for config in ({"name": "voxels"}, {}, {"name": "voxel-grid", "bin": 3}, {"name": "voxel-grid", "bins": 0}):
+    for config in (
+        {"name": "voxels"},
+        {"name": ["voxel-grid"]},
+        {},
+        {"name": "voxel-grid", "bin": 3},
+        {"name": "voxel-grid", "bins": 0},
+    ):
         with pytest.raises(ConfigError):
             build(config)
     assert VoxelGrid(5).config() == {"name": "voxel-grid", "bins": 5}

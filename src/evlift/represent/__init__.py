@@ -47,7 +47,7 @@ def build(config: Mapping[str, Any]) -> Representation:
     """
     settings = dict(config)
     name = settings.pop("name", None)
-    if name not in REPRESENTATIONS:
+    if not isinstance(name, str) or name not in REPRESENTATIONS:
         raise ConfigError(f"there is no representation {name!r}; use one of: {', '.join(REPRESENTATIONS)}")
     try:
         return REPRESENTATIONS[name](**settings)

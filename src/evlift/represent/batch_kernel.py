@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import types as nb
 
-from evlift.represent.kernels import BLOCK, DISORDER, INDEX, INDICES, OK, OUTSIDE, WORDS, compiled
+from evlift.compiled import compiled
+from evlift.represent.kernels import BLOCK, DISORDER, INDEX, INDICES, OK, OUTSIDE, WORDS
 
 
 @compiled(nb.int64(*WORDS[:3], nb.int64, nb.int64, INDICES, nb.int64[::1]))

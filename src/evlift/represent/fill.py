@@ -95,6 +95,6 @@ def refuse(status: int) -> None:
 def last_time(window: Window) -> int | None:
     """Time of the last word in µs from the start of the window's first millisecond; None when the index is wrong."""
     last = int(np.searchsorted(window.offsets, window.start + len(window))) - 1
-    if not 0 <= last < len(window.offsets) - 1 or window.offsets[0] > window.start:
+    if not 0 <= last < len(window.offsets) - 1 or not window.offsets[0] <= window.start < window.offsets[1]:
         return None
     return last * 1000 + int(window.words[-1] >> 22)

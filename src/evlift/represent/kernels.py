@@ -8,39 +8,23 @@ one add and one store in one cache line. At the bin's end the cells are moved to
 
 Nothing here trusts its input: a pixel outside the sensor, a time outside its bin or an index that does not fit ends
 the loop with a status before anything is written out of bounds.
-
-They share one file because numba's cache notices a change of the file a function is in, and of no other: with the
-shared parts elsewhere, it would run old code after an update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba import types as nb
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from evlift.compiled import compiled
+
 OK, OUTSIDE, DISORDER, INDEX = 0, 1, 2, 3
 BLOCK = 512  # events a block: its buffers (9 KB) stay in the first-level cache
 AHEAD = 4 * BLOCK  # how far ahead events are fetched: while the adding waits for cells, the memory has time for them
-
-
-def compiled(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """njit for one signature, cached on disk where a cache can be written, else compiled anew by each process."""
-
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-        try:
-            return njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # numba found no folder to keep its cache in
-            return njit(signature, **options)(function)
-
-    return wrap
 
 
 def read(dtype: Any) -> Any:
@@ -153,10 +137,11 @@ def unpack_columns(x, y, p, t, width, height, shift, index, since, on):
 
 @compiled(nb.uint32(WORDS[0], nb.uint32, nb.uint32, *BUFFERS))
 def unpack_words(words, width, height, index, since, on):
-    """The same from packed words of one millisecond."""
-    outside = np.uint32(0)
+    """The same from packed words of one millisecond; bit 1 of the result: a time lies outside it."""
+    outside, latest = np.uint32(0), np.uint32(0)
     for j in range(len(words)):
         word = words[j]
+        latest = max(latest, word)
         px, py = word & np.uint32(0x7FF), (word >> np.uint32(11)) & np.uint32(0x3FF)
         outside |= np.uint32(px >= width) | np.uint32(py >= height)
         index[j] = py * width + px
@@ -164,7 +149,7 @@ def unpack_words(words, width, height, index, since, on):
     for j in range(len(words)):
         since[j] = np.int32(words[j] >> np.uint32(22)) - start
         on[j] = np.uint8((words[j] >> np.uint32(21)) & np.uint32(1))
-    return outside
+    return outside | np.uint32(2) * np.uint32(latest >> np.uint32(22) > np.uint32(999))
 
 
 # Voxel grid.
@@ -333,8 +318,9 @@ def voxel_words(words, offsets, start_word, t_last, width, out, halves, index, s
             if m == 0:
                 return INDEX
             base = np.float32((ms * 1000 + np.int64(words[start] >> 22) - t0) * scale - k)
-            if unpack_words(words[start : start + m], w32, h32, index, since, on):
-                return OUTSIDE
+            wrong = unpack_words(words[start : start + m], w32, h32, index, since, on)
+            if wrong:
+                return OUTSIDE if wrong & 1 else DISORDER
             if _values(since, on, halves == 2, scale32, base, value, m):
                 return DISORDER
             if halves == 2:
@@ -547,8 +533,9 @@ def surface_words(words, offsets, start_word, t_last, width, out, rate, index, s
         ms, m = next_words(offsets, start_word, ms, start, n)
         if m == 0:
             return INDEX
-        if unpack_words(words[start : start + m], w32, h32, index, since, on):
-            return OUTSIDE
+        wrong = unpack_words(words[start : start + m], w32, h32, index, since, on)
+        if wrong:
+            return OUTSIDE if wrong & 1 else DISORDER
         early = np.int32(words[start] >> np.uint32(22))
         room = np.int32(min(999, t_last - ms * 1000)) - early
         base = (ms * 1000 + early - t_last) * rate

@@ -2,7 +2,8 @@
 
 DSEC looks up the rectified coordinates of every event and shares it among the four pixels around them. All events of a
 pixel go to the same place, so sharing out the pixel's sum gives the same grid: the order of two sums is exchanged, and
-the work no longer grows with the number of events.
+the work no longer grows with the number of events. One difference: DSEC's code rounds towards 0, which gives places
+between -1 and 0 weights below 0 in row or column 1; here they have those of the formula.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def rectify(grid: np.ndarray, places: np.ndarray, out: np.ndarray | None = None)
     from evlift.represent.rectify_kernel import rectify_planes
 
     planes = np.ascontiguousarray(grid).reshape(channels, -1)
-    flat = np.ascontiguousarray(table, np.float32).reshape(-1)
+    with np.errstate(over="ignore"):  # of float64: what is too far for 32 bits falls outside the picture, too
+        flat = np.ascontiguousarray(table, np.float32).reshape(-1)
     corner = memory(np.int32, 4 * width, "corner").reshape(4, width)
     weight = memory(np.float32, 4 * width, "weight").reshape(4, width)
     if not rectify_planes(planes, flat, width, out.reshape(channels, -1), corner, weight):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import types as nb
 
-from evlift.represent.kernels import PLANES, compiled, read
+from evlift.compiled import compiled
+from evlift.represent.kernels import PLANES, read
 
 _GIVEN = nb.Array(nb.float32, 2, "C", readonly=True)
 _CORNERS, _WEIGHTS = nb.int32[:, ::1], nb.float32[:, ::1]

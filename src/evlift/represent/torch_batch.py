@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from evlift.errors import InputError
 from evlift.events import Window
@@ -45,8 +46,12 @@ class WordBatch:
         return self.windows
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> WordBatch:
-        """The same on another device; ``non_blocking`` as in ``Tensor.to`` (the buffer is pinned where CUDA is)."""
+        """The same on another device; ``non_blocking`` as in ``Tensor.to``, of use where the buffer is pinned."""
         return replace(self, buffer=self.buffer.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> WordBatch:
+        """The same in page-locked memory: what a ``DataLoader(pin_memory=True)`` asks of a batch from its workers."""
+        return replace(self, buffer=self.buffer.pin_memory())
 
     @property
     def words(self) -> Tensor:
@@ -75,8 +80,9 @@ def pack_windows(windows: Sequence[Window], pin_memory: bool | None = None) -> W
 
     Args:
         windows: of one sensor size; empty ones are welcome.
-        pin_memory: page-locked memory, which copies faster and in the background; by default where CUDA is.
-            PyTorch keeps such memory for the next batch once the copy is done.
+        pin_memory: page-locked memory, which copies faster and in the background; by default where CUDA is, save in
+            the workers of a DataLoader: a forked one cannot use CUDA, others would each take memory of the card. There
+            ``DataLoader(pin_memory=True)`` does it. PyTorch keeps such memory for the next batch once the copy is done.
     Raises:
         InputError: no windows, unlike sensor sizes, or damaged words.
     """
@@ -90,7 +96,7 @@ def pack_windows(windows: Sequence[Window], pin_memory: bool | None = None) -> W
             raise InputError(f"windows of {w.width}×{w.height} and {width}×{height} cannot share a batch; crop them")
     counts = [max(len(w.offsets) - 1, 0) if len(w) else 0 for w in windows]
     m, b, n = sum(counts), len(windows), sum(len(w) for w in windows)
-    pin = torch.cuda.is_available() if pin_memory is None else pin_memory
+    pin = get_worker_info() is None and torch.cuda.is_available() if pin_memory is None else pin_memory
     batch = WordBatch(torch.empty(2 * _table_length(b, m) + n, dtype=torch.int32, pin_memory=pin), b, m, height, width)
     words = batch.words.numpy().view(np.uint32)
     starts, base, owner, span = (table.numpy() for table in batch.tables())
