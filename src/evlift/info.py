@@ -162,7 +162,11 @@ def draw(path: Path, file: Path, stated: Stated | None = None, busiest_us: int |
 def _open(path: Path, kind: str, stated: Stated | None) -> Recording | FileRecording:
     from .events import FileRecording, Recording
 
-    return Recording(path) if kind == "recording" else FileRecording(path, stated)
+    if kind == "file":
+        return FileRecording(path, stated)
+    if stated is not None:
+        stated.check(path, "packed", ())
+    return Recording(path)
 
 
 @contextmanager

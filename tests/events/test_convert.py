@@ -1,5 +1,7 @@
 """Conversion to packed recordings: the same events, whole or not there, and the same command goes on."""
 
+import errno
+import importlib
 import json
 import os
 import signal
@@ -12,9 +14,9 @@ import pytest
 
 from evlift import Events, open_recording
 from evlift.__main__ import main
-from evlift.errors import InputError
-from evlift.events import FileRecording, Recording, convert
-from evlift.events.readers import Problems, Stated
+from evlift.errors import ConfigError, InputError
+from evlift.events import FileRecording, Frame, Recording, convert
+from evlift.events.readers import MODULES, Problems, Stated, formats
 
 
 def some_events(count=2000, seed=0, height=48, width=64):
@@ -80,6 +82,179 @@ def test_a_folder_becomes_a_folder_and_one_bad_file_stops_no_other(tmp_path, wor
     (tmp_path / "in" / "bad.dat").write_bytes(b"% Version 7\n% Data file containing CD events.\n\x0c\x09")
     with pytest.raises(InputError, match=r"1 of 4 .*bad\.dat"):
         convert(tmp_path / "in", tmp_path / "out", workers=workers)
+
+
+DSEC = some_events(100, height=480, width=640)
+
+
+def write_dsec(folder, events, rectify_map=None):
+    """A sequence of DSEC's layout (https://dsec.ifi.uzh.ch/data-format/): left events and images, right images."""
+    h5py, cv2 = pytest.importorskip("h5py"), pytest.importorskip("cv2")
+    left = folder / "events" / "left"
+    left.mkdir(parents=True, exist_ok=True)
+    with h5py.File(left / "events.h5", "w") as file:
+        for name in "xy":
+            file[f"events/{name}"] = getattr(events, name)
+        file["events/t"], file["events/p"] = events.t.astype(np.uint32), events.p.astype(np.uint8)
+        file["t_offset"], file["ms_to_idx"] = np.int64(0), np.zeros(1, np.uint64)
+    if rectify_map is not None:
+        with h5py.File(left / "rectify_map.h5", "w") as file:
+            file["rectify_map"] = rectify_map
+    for side in ("left", "right"):
+        pictures = folder / "images" / side / "rectified"
+        pictures.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(pictures / "000000.png"), np.zeros((4, 4, 3), np.uint8))
+        (folder / "images" / side / "exposure_timestamps.txt").write_text("1000, 2000\n")
+    return folder
+
+
+def test_dsecs_rectification_is_kept(tmp_path):
+    e = some_events(height=480, width=640)
+    table = np.stack(np.meshgrid(np.arange(640.0), np.arange(480.0)), -1).astype(np.float32) + 0.5
+    source = write_dsec(tmp_path / "seq", e, table)
+    (packed,) = convert(source, tmp_path / "rec")
+    assert packed.events() == e and packed.info["problems"] == []
+    for recording in (packed, open_recording(source)):
+        assert recording.rectify_map.dtype == np.float32 and np.array_equal(recording.rectify_map, table)
+        assert recording.describe()["rectify_map"] is True
+        assert (recording.sensor, recording.calibration) == ("Prophesee Gen3.1 (DSEC)", None)
+        assert recording.clock.startswith("DSEC's clock")
+
+    (smaller,) = convert(source, tmp_path / "smaller", stated=Stated(size=(480, 700)))
+    assert smaller.rectify_map is None and len(smaller) == 2000
+    assert any("rectification left out" in line and "640×480" in line for line in smaller.info["problems"])
+    (source / "events/left/rectify_map.h5").write_bytes(b"nonsense")
+    (damaged,) = convert(source, tmp_path / "damaged")
+    assert damaged.rectify_map is None and damaged.events() == e
+    assert any("rectification left out" in line for line in damaged.info["problems"])
+
+
+def write_ecd(folder):
+    (folder / "images").mkdir(parents=True)
+    (folder / "events.txt").write_text("0.001 1 2 1\n0.002 1 2 0\n")
+    (folder / "images.txt").write_text("0.001 images/0.png\n")
+    (folder / "calib.txt").write_text("1 2 3 4 5 6 7 8 9\n")
+    pytest.importorskip("cv2").imwrite(str(folder / "images" / "0.png"), np.zeros((4, 4), np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (write_ecd, lambda folder: (folder / "calib.txt").write_text("1 2 3 4 5 6 7 8 0\n")),
+        (write_ecd, lambda folder: (folder / "calib.txt").unlink()),
+        (write_ecd, lambda folder: (folder / "images.txt").write_text("0.003 images/0.png\n")),
+        (write_ecd, lambda folder: (folder / "images" / "0.png").write_bytes(b"")),
+        (write_ecd, lambda folder: (folder / "images" / "1.png").write_bytes(b"")),
+        (write_dsec, lambda folder: write_dsec(folder, DSEC, np.ones((480, 640, 2), np.float32))),
+        (write_dsec, lambda folder: (folder / "images/left/exposure_timestamps.txt").write_text("1000, 3000\n")),
+        (write_dsec, lambda folder: (folder / "images/left/rectified/000001.png").write_bytes(b"")),
+    ],
+)
+def test_a_change_of_any_file_that_went_in_is_seen(tmp_path, make, change):
+    source = make(tmp_path / "in", *([DSEC] if make is write_dsec else []))
+    convert(source, tmp_path / "rec")
+    convert(source, tmp_path / "rec")
+    (source / "notes.txt").write_text("no part of it")
+    (source / "events.txt" if make is write_ecd else source / "events/left/events.h5").touch()
+    convert(source, tmp_path / "rec")
+    change(source)
+    with pytest.raises(InputError, match="exists already"):
+        convert(source, tmp_path / "rec")
+
+
+def test_an_empty_folder_of_the_users_own_is_taken(tmp_path):
+    (tmp_path / "rec").mkdir()
+    (recording,) = convert(write_dat(tmp_path / "a.dat", some_events()), tmp_path / "rec")
+    assert recording.path == tmp_path / "rec" and recording.events() == some_events()
+
+
+def test_a_stated_size_that_most_events_lie_outside_is_refused(tmp_path):
+    e = some_events(height=48, width=64)
+    path = write_dat(tmp_path / "a.dat", e, size=False)
+    lost = int(((e.x >= 9) | (e.y >= 9)).sum())
+    with pytest.raises(InputError, match=f"{lost:,} of 2,000 events lie outside the 9×9 sensor that was stated; give"):
+        convert(path, tmp_path / "rec", stated=Stated(size=(9, 9)))
+    assert not (tmp_path / "rec").exists()
+    lost = int((e.x >= 40).sum())
+    assert 0 < lost < 1000
+    (recording,) = convert(path, tmp_path / "rec", stated=Stated(size=(48, 40)))
+    assert recording.info["problems"] == [f"{lost} × event outside the 40×48 sensor, set aside"]
+    small = Events(e.x % 8, e.y % 8, e.t, e.p, 8, 8)  # a damaged file says its size itself: the count is enough
+    damaged = write_dat(tmp_path / "b.dat", small)
+    damaged.write_bytes(damaged.read_bytes().replace(b"Height 8", b"Height 1"))
+    (recording,) = convert(damaged, tmp_path / "b")
+    assert recording.info["problems"][0].startswith(f"{int((small.y >= 1).sum())} × event outside the 8×1 sensor")
+
+
+@pytest.mark.parametrize("where", ["columns", "frames", "opening"])
+def test_a_source_that_cannot_be_read_on_is_no_full_disk(tmp_path, monkeypatch, where):
+    from evlift.events.readers import dat
+
+    path = write_dat(tmp_path / "in" / "a.dat", some_events())
+    write_dat(tmp_path / "in" / "b.dat", some_events())
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        yield
+
+    def opens(path, format, stated):
+        if path.name == "a.dat":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return dat.DatReader(path, stated)
+
+    if where == "opening":
+        monkeypatch.setattr(dat, "open_reader", opens)
+        with pytest.raises(InputError, match=r"1 of 2 .*a\.dat cannot be read \(No such file"):
+            convert(tmp_path / "in", tmp_path / "rec")
+        return
+    monkeypatch.setattr(dat.DatReader, where, fails)
+    with pytest.raises(InputError) as error:
+        convert(path, tmp_path / "rec")
+    assert f"{path} cannot be read ({os.strerror(errno.EIO)})" in str(error.value) and "rec" not in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_is_stated_in_vain_is_refused(tmp_path, capsys):
+    path = write_dat(tmp_path / "a.dat", some_events())
+    for flag, value in (("stream", "1"), ("image_stream", "1"), ("time_unit", "us"), ("columns", "t x y p")):
+        with pytest.raises(ConfigError, match=f"--{flag} means nothing to .*a.dat .dat.; leave it out"):
+            open_recording(path, **{flag: value})
+        assert main(["info", str(path), f"--{flag}", value]) == 2
+        assert f"--{flag} means nothing" in capsys.readouterr().err
+    for module in MODULES:
+        reader = importlib.import_module(f"evlift.events.readers.{module}")
+        assert reader.USES.keys() == reader.FORMATS.keys()
+        assert {name for uses in reader.USES.values() for name in uses} <= Stated.__dataclass_fields__.keys()
+
+
+@pytest.mark.parametrize("format", formats())
+def test_a_format_of_files_says_that_a_folder_is_none(tmp_path, format):
+    with pytest.raises(InputError) as error:
+        open_recording(tmp_path, format=format)
+    assert "permission" not in str(error.value)
+    if format not in ("dsec", "ecd", "rosbag2"):
+        assert f"is a folder, and {format} is a file; give the file" in str(error.value)
+
+
+def test_a_clock_that_restarts_is_told_and_what_follows_kept(tmp_path):
+    t = np.r_[5_000_000 + 100 * np.arange(1500), 9 + 100 * np.arange(1500)]
+    e = Events._trusted(np.arange(3000) % 64, np.arange(3000) % 48, t, np.ones(3000, bool), 48, 64)
+    (recording,) = convert(write_dat(tmp_path / "a.dat", e), tmp_path / "rec")
+    assert recording.events().t.tolist() == [*t[:1500], *(5_149_901 + 100 * np.arange(1500))]
+    assert recording.info["problems"] == [
+        "the clock restarts after 0.149900 s: later events are shifted by 5.149892 s, images are not"
+    ]
+
+
+def test_images_whose_time_goes_back_are_left_out_and_counted(tmp_path, monkeypatch):
+    from evlift.events.readers import dat
+
+    frames = [Frame(t, np.full((4, 4), t % 251, np.uint8)) for t in (10, 500, 20, 500, 600)]
+    monkeypatch.setattr(dat.DatReader, "frames", lambda self, problems: iter(frames))
+    (recording,) = convert(write_dat(tmp_path / "a.dat", some_events()), tmp_path / "rec")
+    assert recording.frames.t_us.tolist() == [10, 500, 500, 600]
+    assert recording.info["problems"] == ["1 × image whose time goes back, left out"]
 
 
 def test_names_that_would_meet_are_told_apart(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -18,10 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evlift.errors import InputError
+from evlift.errors import ConfigError, InputError
 from evlift.events import Events, Frame, Recording, open_recording, write_recording, writing
+from evlift.events.filters import Rectify
 from evlift.events.readers import Problems
-from evlift.represent import VoxelGrid
+from evlift.represent import VoxelGrid, rectify
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 
@@ -114,6 +116,7 @@ def test_what_is_known_of_a_recording_is_kept(tmp_path):
         tags={"split": "train"},
         calibration={"fx": 200.5},
     )
+    assert (r.sensor, r.clock, r.calibration) == ("davis240", "camera", {"fx": 200.5})
     d = open_recording(tmp_path / "r").describe()
     assert d["source"] == {"name": "raw.bin", "sha256": hashlib.sha256(b"raw events").hexdigest(), "bytes": 10}
     assert (d["sensor"], d["licence"], d["clock"], d["tags"]) == ("davis240", "CC BY 4.0", "camera", {"split": "train"})
@@ -196,8 +199,10 @@ def test_events_that_cannot_be_packed_leave_nothing(tmp_path, chunks, says):
 def test_an_existing_path_is_refused_and_kept(tmp_path):
     write_recording(tmp_path / "r", some_events())
     (tmp_path / "file").write_text("mine")
-    (tmp_path / "empty").mkdir()
-    for name in ("r", "file", "empty"):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("r", "file", "full", "link"):
         with pytest.raises(InputError, match="exists"):
             write_recording(tmp_path / name, some_events(10))
     assert len(open_recording(tmp_path / "r")) == 3000 and (tmp_path / "file").read_text() == "mine"
@@ -205,10 +210,63 @@ def test_an_existing_path_is_refused_and_kept(tmp_path):
     def meanwhile():
         yield some_events()
         (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "note").write_text("theirs")
 
     with pytest.raises(InputError, match="exists"):
         write_recording(tmp_path / "late", meanwhile())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "late", "r"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "full", "late", "link", "r"]
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "mine").mkdir()
+    assert write_recording(tmp_path / "mine", some_events()).events() == some_events()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_rectify_map_comes_back_and_fits_what_takes_one(tmp_path):
+    e = some_events(height=4, width=6)
+    table = np.stack(np.meshgrid(np.arange(1.0, 7), np.arange(0.25, 4)), -1)  # float64: one column to the right
+    r = write_recording(tmp_path / "r", e, rectify_map=table)
+    assert r.rectify_map.dtype == np.float32 and np.array_equal(r.rectify_map, table)
+    moved = Rectify(r.rectify_map)(r.events())
+    assert np.array_equal(moved.x, e.x[e.x < 5] + 1) and np.array_equal(moved.y, e.y[e.x < 5])
+    grid = np.zeros((1, 4, 6), np.float32)
+    grid[0, 1, 2] = 8
+    assert rectify(grid, r.rectify_map)[0, 1:3, 3].tolist() == [6, 2]
+    assert r.describe()["rectify_map"] is True
+    assert pickle.loads(pickle.dumps(r)).rectify_map.shape == (4, 6, 2)
+    plain = write_recording(tmp_path / "plain", e)
+    assert plain.rectify_map is None and plain.describe()["rectify_map"] is False
+    for bad in (table[:3], table.astype(int), table[..., :1], np.array([[[b"x"] * 2] * 6] * 4, object)):
+        with pytest.raises(InputError, match="rectify_map"):
+            write_recording(tmp_path / "bad", e, rectify_map=bad)
+    assert not (tmp_path / "bad").exists()
+    file = tmp_path / "r" / "rectify_map.npy"
+    for damaged in (None, file.read_bytes()[:-9], b"", npy(table), npy(np.array([[[{}] * 2] * 6] * 4))):
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"rectify_map\.npy"):
+            _ = open_recording(tmp_path / "r").rectify_map
+        assert "rectify_map.npy" in " ".join(open_recording(tmp_path / "r").describe()["problems"])
+        file.write_bytes(b"")
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_what_is_stated_means_nothing_to_a_packed_recording(tmp_path):
+    write_recording(tmp_path / "r", some_events())
+    with pytest.raises(ConfigError, match=r"--size and --stream mean nothing to .*packed"):
+        open_recording(tmp_path / "r", size=(60, 80), stream="left")
+
+
+def test_the_share_that_is_read_ends_at_one(tmp_path):
+    r = write_recording(tmp_path / "r", some_events())
+    assert [c.done for c in r.columns(Problems())] == [1.0]
 
 
 def test_a_failing_source_leaves_nothing_and_is_told(tmp_path):

@@ -3,11 +3,13 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evlift.events import rules
 from evlift.events.readers import Columns, Problems
-from evlift.events.rules import HORIZON_US, WITNESSES, apply_rules
+from evlift.events.rules import HORIZON_US, RESTART_US, WITNESSES, apply_rules
 
 
 def columns(t, x=None, y=None, p=None):
@@ -34,21 +36,31 @@ def run(chunks, height=4, width=4, **options):
     return joined, problems.lines()
 
 
-def slow(t, horizon=HORIZON_US, witnesses=WITNESSES):
-    """Numbers of the events that are kept, in their final order: the rule as the docstring tells it."""
-    kept, top = [], None
+def restarts(t, i, top, horizon, witnesses, run):
+    after, stretch = t[i + 1 : i + 1 + witnesses], t[i : i + run]
+    near = [u for u in after if t[i] - horizon <= u <= t[i] + RESTART_US]
+    back = [u for u in stretch if u >= top - RESTART_US]
+    whole = len(after) == witnesses and len(stretch) == run
+    return whole and t[i] < top - RESTART_US and len(near) > witnesses / 2 and len(back) <= run / 100
+
+
+def slow(t, horizon=HORIZON_US, witnesses=WITNESSES, run=1000):
+    """Numbers and times of the events that are kept, in their final order: the rule as the docstring tells it."""
+    kept, top, shift = [], None, 0
     for i, now in enumerate(t):
         if top is not None and now < top - horizon:
-            continue
+            if not restarts(t, i, top, horizon, witnesses, run):
+                continue
+            shift, top = shift + top + 1 - now, now
         if top is None or now > top + horizon:
             after = list(t[i + 1 : i + 1 + witnesses])
             returned = [u for u in after if u < now - horizon and (top is None or u >= top - horizon)]
             stayed = [u for u in after if u >= now - horizon]
-            if len(returned) > len(stayed):
+            if len(returned) > len(stayed) or (after and not stayed):
                 continue
-        kept.append(i)
+        kept.append((i, now + shift))
         top = now if top is None else max(top, now)
-    return sorted(kept, key=lambda i: t[i])
+    return sorted(kept, key=lambda event: event[1])
 
 
 times = st.lists(
@@ -64,9 +76,84 @@ def test_order_follows_the_rule_however_the_stream_is_cut(t, mostly_sorted, at):
     number = np.arange(len(t))  # each event its own pixel: nothing is a duplicate
     whole = columns(t, x=number)
     (x, _, found, _), _ = run(cut(whole, *(min(a, len(t)) for a in at)), height=1, width=100)
-    expected = slow(t)
-    assert x.tolist() == expected
-    assert found.tolist() == [t[i] for i in expected]
+    assert list(zip(x.tolist(), found.tolist(), strict=True)) == slow(t)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.tuples(st.integers(0, 5_000_000), st.integers(1, 130), st.integers(0, 4)), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from([-(1 << 50), 0, 1 << 40, 3_000_000])), max_size=6),
+    st.integers(0, 1 << 30),
+    st.lists(st.integers(0, 400), max_size=4),
+)
+def test_restarts_follow_the_rule_however_the_stream_is_cut(stretches, damaged, seed, at):
+    rng = np.random.default_rng(seed)
+    t = np.concatenate([start + rng.integers(-9_000, 9_000, n) + 10**k * np.arange(n) for start, n, k in stretches])
+    for i, value in damaged:
+        t[i % len(t)] = value
+    whole = columns(t, x=np.arange(len(t)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "RESTART_EVENTS", 100)
+        (x, _, found, _), _ = run(cut(whole, *(min(a, len(t)) for a in at)), height=1, width=1000)
+    assert list(zip(x.tolist(), found.tolist(), strict=True)) == slow(t.tolist(), run=100)
+
+
+def restarted(fall=5_000_000, events=3000):
+    """Events every 100 µs up to `fall`, then as many from 7 µs on."""
+    return np.r_[fall - 100 * np.arange(events)[::-1], 7 + 100 * np.arange(events)]
+
+
+@pytest.mark.parametrize("at", [(), (2999, 3001, 3016), (3500,), (10, 4001)])
+def test_a_clock_that_restarts_goes_on_after_the_last_time_that_was_believed(at):
+    t = restarted()
+    (_, _, found, _), problems = run(cut(columns(t), *at))
+    assert found.tolist() == [*t[:3000], *(5_000_001 + 100 * np.arange(3000))]
+    assert problems == [
+        "the clock restarts after 0.299900 s: later events are shifted by 4.999994 s, images are not",
+    ]
+
+
+def test_damaged_times_neither_make_a_restart_nor_hide_one():
+    t = restarted()
+    good = [*t[:3000], *(5_000_001 + 100 * np.arange(3000))]
+    for i, value in (
+        (2999, 1 << 50),
+        (2999, 2_000_000),
+        (3000, 1 << 50),
+        (3000, -(1 << 50)),
+        (3005, 0),
+        (3700, 4_999_000),
+    ):
+        damaged = t.copy()
+        damaged[i] = value
+        (_, _, found, _), problems = run([columns(damaged)])
+        expected = np.delete(good, i)
+        if i in (2999, 3000):  # time goes on after the last that is believed
+            expected[i if i == 2999 else 3000 :] += expected[i - 1] + 1 - expected[i]
+        if (i, value) == (3005, 0):  # early by little: it is put in its place
+            assert len(found) == 6000
+            continue
+        assert found.tolist() == expected.tolist(), (i, value)
+        assert len(problems) == 2 and any(line.startswith("1 × event") for line in problems)
+    late = np.arange(10_000) * 1000
+    late[5000:5900] -= 2_000_000  # a run too short for a restart
+    (_, _, found, _), problems = run([columns(late)])
+    assert found.tolist() == np.delete(late, slice(5000, 5900)).tolist()
+    assert problems == ["900 × event over 10 ms late, set aside"]
+
+
+def test_a_clock_that_restarts_for_ever_is_told_in_few_lines():
+    t = np.concatenate([np.arange(1000) + 10_000_000 - 2_000_000 * k for k in range(5)] * 4)
+    (_, _, found, _), problems = run([columns(t)])
+    assert len(found) == 20_000 and (np.diff(found) >= 0).all()
+    assert problems[-1] == "8 × further restart of the clock, time goes on likewise" and len(problems) == 9
+
+
+def test_restarts_at_the_ends_of_time_stay_within_64_bits():
+    far = (1 << 62) + np.arange(2000)
+    for t in (np.r_[far, -far], np.r_[-far, far, -far], np.r_[restarted(), far, restarted(1 << 60), restarted()]):
+        (_, _, found, _), _ = run([columns(t)])
+        assert len(found) >= 2000 and (found[1:] >= found[:-1]).all()
 
 
 def test_what_lies_outside_is_counted_and_the_rest_kept():

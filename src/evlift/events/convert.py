@@ -20,8 +20,8 @@ from typing import Any, Literal, overload
 from evlift.errors import EvliftError, InputError, RunError
 from evlift.events.readers import Problems, Stated, detect, hdf5
 from evlift.events.recording import Recording, looks_packed
-from evlift.events.source import FileRecording
-from evlift.events.writing import fingerprint, write_recording
+from evlift.events.source import FileRecording, reading
+from evlift.events.writing import fingerprint, is_free, write_recording
 
 Duplicates = Literal["keep", "drop"]
 
@@ -146,7 +146,7 @@ def convert_one(
         InputError: the source cannot be read, or the target holds something else.
     """
     asked = {key: value for key, value in asdict(stated).items() if value is not None} | {"duplicates": duplicates}
-    if target.exists():
+    if not is_free(target):
         if not _same(target, source, asked):
             raise InputError(f"{target} exists already and was not made from {source} this way; choose another --out")
         report(1.0)
@@ -155,6 +155,14 @@ def convert_one(
         raise InputError(f"{source} is a packed recording already; open it as it is")
     recording = FileRecording(source, stated)
     problems = Problems()
+    with reading(source):
+        files = recording.reader.files
+        fingerprints, changed_ns = fingerprint(files), [path.stat().st_mtime_ns for path in files]
+    try:
+        rectify_map = recording.rectify_map
+    except InputError as error:  # the events are good without it
+        rectify_map = None
+        problems.say(f"rectification left out: {error}")
 
     def events() -> Iterator:
         for chunk, share in recording.progressing(duplicates=duplicates, problems=problems):
@@ -168,14 +176,15 @@ def convert_one(
         sensor=recording.sensor,
         clock=recording.clock,
         calibration=recording.calibration,
+        rectify_map=rectify_map,
         height=recording.height,
         width=recording.width,
         source={
             "name": source.name,
             "format": recording.format,
             "asked": asked,
-            "files": fingerprint(recording.reader.files),
-            "changed_ns": [path.stat().st_mtime_ns for path in recording.reader.files],
+            "files": fingerprints,
+            "changed_ns": changed_ns,
         },
         problems=problems,
     )
@@ -190,12 +199,20 @@ def _same(target: Path, source: Path, asked: dict[str, Any]) -> bool:
         if kept["name"] != source.name or kept["asked"] != _plain(asked):
             return False
         files = FileRecording(source, Stated(**{k: v for k, v in asked.items() if k != "duplicates"})).reader.files
-        sizes = [file["bytes"] for file in kept["files"]]
-        if [path.stat().st_size for path in files] != sizes:
-            return False
-        return [path.stat().st_mtime_ns for path in files] == kept["changed_ns"] or fingerprint(files) == kept["files"]
-    except (EvliftError, OSError, KeyError, TypeError):
+        then = list(zip(kept["files"], kept["changed_ns"], strict=True))
+        return len(files) == len(then) and all(map(_unchanged, files, *zip(*then, strict=True)))
+    except (EvliftError, OSError, KeyError, TypeError, ValueError):
         return False
+
+
+def _unchanged(path: Path, fingerprint_then: dict[str, Any], changed_ns: int) -> bool:
+    if not path.is_dir():
+        state = path.stat()
+        if state.st_size != fingerprint_then["bytes"]:
+            return False
+        if state.st_mtime_ns == changed_ns:
+            return True
+    return fingerprint([path]) == [fingerprint_then]
 
 
 def _plain(value: Any) -> Any:

@@ -31,7 +31,8 @@ def describe(recording: Recording | FileRecording, progress: Callable[[float], N
         duration_us; rate_hz, on_hz, off_hz: means over it; peak_rate_hz: of the best 10 ms; longest_gap_ms;
         busiest_us: start of the 50 ms with most events, no earlier than they; hot_pixels: [[x, y], …], the worst first;
         frames, frames_in_events: how many lie between the first and the last event; frame_first_us, frame_last_us;
-        sensor, clock, licence, source, calibration, tags: as kept, "" or None where nobody said;
+        sensor, clock, licence, source, calibration, tags: as kept, "" or None where nobody said; rectify_map: whether
+        there is one;
         problems: a line for each kind of fault, with counts.
 
     Never raises on damaged contents of a packed recording: it reports them. A file that cannot be read at all raises
@@ -55,7 +56,7 @@ def describe(recording: Recording | FileRecording, progress: Callable[[float], N
         info = recording.info
         times = _packed_frames(recording, tally, problems)
     else:
-        info = vars(recording)
+        info = {key: getattr(recording, key) for key in ("sensor", "clock", "calibration")}
         times = np.fromiter((frame.t_us for frame in recording.images(problems)), np.int64)
     within = int(np.count_nonzero((times >= tally.t_first) & (times <= tally.t_last))) if tally.events else 0
     if tally.events and within < len(times):
@@ -85,6 +86,7 @@ def describe(recording: Recording | FileRecording, progress: Callable[[float], N
         "frame_last_us": int(times[-1]) if len(times) else None,
         **{key: info.get(key, "") for key in ("sensor", "clock", "licence")},
         **{key: info.get(key) for key in ("source", "calibration", "tags")},
+        "rectify_map": _has_map(recording, problems),
         "problems": list(info.get("problems") or []) + problems.lines(),
     }
 
@@ -142,6 +144,14 @@ class Tally:
         from evlift.events.filters import hot_pixels
 
         return [(int(x), int(y)) for x, y in hot_pixels(self.pixels, self.duration_us)]
+
+
+def _has_map(recording: Recording | FileRecording, problems: Problems) -> bool:
+    try:
+        return recording.rectify_map is not None
+    except InputError as error:
+        problems.say(str(error))
+        return False
 
 
 def _packed_frames(recording: Any, tally: Tally, problems: Problems) -> np.ndarray:

@@ -4,6 +4,7 @@
     ms_index.npy      int64 [milliseconds + 1], events before each millisecond
     recording.json    size, counts, first and last time, sensor, clock, source, licence, calibration, tags
     frames/           JPEG pictures; frames.parquet holds their times
+    rectify_map.npy   float32 [H, W, 2], where there is one: (x', y') of each pixel in the rectified picture
 
 Sizes are checked on opening, the stretch of the index that a window uses when the window is cut, and every word when it
 is decoded or voxelised: a damaged file raises InputError and is never followed outside its bounds.
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from evlift.events.source import FileRecording
 
 FORMAT, VERSION = "evlift-recording", 1
-WORDS, INDEX, INFO = "events.u32", "ms_index.npy", "recording.json"
+WORDS, INDEX, INFO, MAP = "events.u32", "ms_index.npy", "recording.json", "rectify_map.npy"
 PARTIAL = ".partial-"
 
 
@@ -66,7 +67,12 @@ class Window:
 
 
 class Recording:
-    """A packed recording, opened. Cheap to open, safe to pickle (a worker process opens it again by its path)."""
+    """A packed recording, opened. Cheap to open, safe to pickle (a worker process opens it again by its path).
+
+    As a `FileRecording`: path, format, height, width, sensor, clock, calibration, rectify_map, events, chunks, images,
+    describe. Only here, since it takes an index: len, t_first, t_last, duration_us, window, last, count, frames,
+    frame(i). info: recording.json as it is.
+    """
 
     format = "packed"
 
@@ -74,6 +80,8 @@ class Recording:
         self.path = Path(path)
         self.info = _read_info(self.path)
         self.height, self.width = self.info["height"], self.info["width"]
+        self.sensor, self.clock = (str(self.info.get(key) or "") for key in ("sensor", "clock"))
+        self.calibration: Any = self.info.get("calibration")
         self._first_ms: int = self.info["first_ms"]
         count, milliseconds = self.info["events"], self.info["milliseconds"]
         self._words = _map_words(self.path / WORDS, count)
@@ -103,6 +111,23 @@ class Recording:
     def duration_us(self) -> int:
         """Time from the first event to the last, µs."""
         return self.t_last - self.t_first
+
+    @cached_property
+    def rectify_map(self) -> np.ndarray | None:
+        """Where each pixel lies in the rectified picture, float32 [H, W, 2], mapped from the disk; None without a map.
+
+        It fits `evlift.events.filters.Rectify` and `evlift.represent.rectify`. InputError when it is damaged.
+        """
+        if not self.info.get("rectify_map"):
+            return None
+        path = self.path / MAP
+        try:
+            table = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        except (OSError, ValueError, EOFError) as e:
+            raise InputError(f"{path} cannot be read ({one_line(e)}); convert the recording again") from e
+        if table.dtype != np.dtype("<f4") or table.shape != (self.height, self.width, 2):
+            raise InputError(f"{path} does not fit the sensor: the recording is damaged; convert it again")
+        return table
 
     @cached_property
     def frames(self) -> FrameTable:
@@ -179,7 +204,8 @@ class Recording:
                 words, ms, sub = words[~late], ms[~late], sub[~late]
             x, y = (words & 0x7FF).astype(np.uint16), (words >> 11 & 0x3FF).astype(np.uint16)
             t = (ms + first) * 1000 + sub
-            yield Columns(x, y, t, (words >> 21 & 1).astype(bool), (a + CHUNK) / len(self._words))
+            done = min((a + CHUNK) / len(self._words), 1.0)
+            yield Columns(x, y, t, (words >> 21 & 1).astype(bool), done)
 
     def chunks(
         self, *, duplicates: Literal["keep", "drop"] = "keep", problems: Problems | None = None
@@ -271,7 +297,8 @@ def open_recording(
     The keyword arguments say what a foreign file does not say itself, or which part of it is meant; see
     ``evlift.events.readers.Stated``. A packed recording gives windows by two look-ups; a file is decoded in chunks.
 
-    Raises InputError when it is neither, when it was cut short, or when its parts do not fit together.
+    Raises InputError when it is neither, when it was cut short, or when its parts do not fit together, and ConfigError
+    when something is stated that means nothing to its format.
     """
     from evlift.events.readers.reader import Stated
 
@@ -280,6 +307,7 @@ def open_recording(
     )
     path = Path(path)
     if format in (None, "packed") and looks_packed(path):
+        stated.check(path, "packed", ())
         return Recording(path)
     from evlift.events.source import FileRecording
 

@@ -10,6 +10,7 @@ from numba import types as nb
 from evlift.compiled import compiled
 
 GOOD, LATE, STRAY = np.uint8(0), np.uint8(1), np.uint8(2)
+NO, YES, UNKNOWN = 0, 1, 2
 
 
 def _read(dtype: Any) -> Any:
@@ -28,21 +29,54 @@ def inside(x, y, height, width, keep):
     return outside
 
 
+@compiled(nb.int64(_read(nb.int64), nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, nb.boolean))
+def restarts(t, i, top, horizon, witnesses, fall, run, last):
+    """Whether the clock restarts with event i, which lies more than `fall` behind: YES, NO, or UNKNOWN as yet.
+
+    Most of its witnesses must lie near it (the first time of the new clock is to be relied on), and of `run` events
+    all but a hundredth must lie as far behind as it.
+    """
+    n = len(t)
+    near = far = 0
+    for j in range(i + 1, min(i + 1 + witnesses, n)):
+        close = (t[j] >= t[i] - horizon) & (t[j] <= t[i] + fall)
+        near += close
+        far += not close
+    if 2 * far >= witnesses:
+        return NO
+    back = 0
+    for j in range(i, min(i + run, n)):
+        back += t[j] >= top - fall
+        if back > run // 100:
+            return NO
+    if i + max(run, 1 + witnesses) > n:
+        return NO if last else UNKNOWN
+    return YES if 2 * near > witnesses else NO
+
+
 @compiled(
-    nb.UniTuple(nb.int64, 2)(_read(nb.int64), nb.int64, nb.boolean, nb.int64, nb.int64, nb.boolean, nb.uint8[::1])
+    nb.Tuple((nb.int64, nb.int64, nb.boolean))(
+        *(_read(nb.int64), nb.int64, nb.boolean, nb.int64, nb.int64, nb.int64, nb.int64),
+        *(nb.int64, nb.int64, nb.boolean, nb.uint8[::1]),
+    )
 )
-def classify(t, top, started, horizon, witnesses, last, fate):
+def classify(t, top, started, horizon, witnesses, fall, run, lowest, highest, last, fate):
     """Say of every event whether its time can be believed; see evlift.events.rules for the rule.
 
-    t: int64 [N]. top: latest believed time, if `started`. last: no more events follow. fate: uint8 [N], filled with
-    GOOD, LATE or STRAY for the events that are decided.
-    Returns (how many events from the front are decided, new top).
+    t: int64 [N]. top: latest believed time, if `started`. fall, run: how far the clock falls back when it restarts, and
+    how many events stay there. lowest, highest: bounds of the times from and to which it may. last: no more events
+    follow. fate: uint8 [N], filled with GOOD, LATE or STRAY for the events that are decided.
+    Returns (how many events from the front are decided, new top, whether the clock restarts with the next event).
     """
     n = len(t)
     i = 0
     while i < n:
         now = t[i]
         if started and now < top - horizon:
+            if now < top - fall and now >= lowest and top <= highest:
+                answer = restarts(t, i, top, horizon, witnesses, fall, run, last)
+                if answer != NO:
+                    return i, top, answer == YES
             fate[i] = LATE
             i += 1
         elif started and now <= top + horizon:
@@ -58,14 +92,14 @@ def classify(t, top, started, horizon, witnesses, last, fate):
                     returned += 1
                 j += 1
             if j == n and j <= i + witnesses and not last:
-                return i, top  # too few have followed yet
-            if returned > stayed:
+                return i, top, False  # too few have followed yet
+            if returned > stayed or (j > i + 1 and not stayed):
                 fate[i] = STRAY
             else:
                 fate[i] = GOOD
                 top, started = now, True
             i += 1
-    return n, top
+    return n, top, False
 
 
 @compiled(nb.int64(_read(nb.int64)))

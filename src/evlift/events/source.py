@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from evlift.errors import InputError
-from evlift.events.frames import Frame
-from evlift.events.readers import Problems, Stated, open_reader
-from evlift.events.rules import apply_rules
+from evlift.events.frames import Frame, one_line
+from evlift.events.readers import Columns, Problems, Stated, open_reader
+from evlift.events.rules import apply_rules, outside
 from evlift.events.stream import Events, window_bounds
 
 MOST_PIXELS = 1 << 24
@@ -20,16 +23,19 @@ class FileRecording:
     """An opened recording file. Opening reads its header; events are decoded whenever they are asked for.
 
     path, format: what it is. height, width: the sensor's, pixels. sensor, clock, calibration: what the file says of
-    them. For windows without decoding the file again, convert it: `evlift.convert`.
+    them ("" and None where it is silent). For what takes an index (length, first and last time, windows, counts, any
+    frame) without decoding the file again, convert it: `evlift.convert` gives a `Recording`, which has all of this too.
     """
 
     def __init__(self, path: str | Path, stated: Stated | None = None) -> None:
         self.path = Path(path)
-        self.reader = open_reader(path, stated)
+        with reading(self.path):
+            self.reader = open_reader(path, stated)
         self.format: str = self.reader.format
         self.sensor, self.clock, self.calibration = self.reader.sensor, self.reader.clock, self.reader.calibration
         self._size: tuple[int, int] | None = None
         self._size_problem: str | None = None
+        self._size_stated = stated is not None and stated.size is not None
         if stated is not None and stated.size is not None:
             self._size = (int(stated.size[0]), int(stated.size[1]))
         elif self.reader.height is not None and self.reader.width is not None:
@@ -52,6 +58,22 @@ class FileRecording:
         """As `height`."""
         return self._sensor_size()[1]
 
+    @property
+    def rectify_map(self) -> np.ndarray | None:
+        """Where each pixel lies in the rectified picture, float32 [H, W, 2]; None without a map (DSEC's have one).
+
+        It fits `evlift.events.filters.Rectify` and `evlift.represent.rectify`. InputError when it is damaged or of
+        another size than the sensor.
+        """
+        with reading(self.path):
+            table = getattr(self.reader, "rectify_map", None)
+        if table is not None and table.shape[:2] != self._sensor_size():
+            raise InputError(
+                f"{self.path}: the rectify_map is for {table.shape[1]}×{table.shape[0]} pixels, the sensor has "
+                f"{self.width}×{self.height}; download it again or leave out --size"
+            )
+        return table
+
     def chunks(
         self, *, duplicates: Literal["keep", "drop"] = "keep", problems: Problems | None = None
     ) -> Iterator[Events]:
@@ -65,16 +87,45 @@ class FileRecording:
     def progressing(
         self, *, duplicates: Literal["keep", "drop"] = "keep", problems: Problems | None = None
     ) -> Iterator[tuple[Events, float]]:
-        """As `chunks`, each with the share of the file that has been read, 0…1."""
+        """As `chunks`, each with the share of the file that has been read, 0…1.
+
+        Raises InputError at the end when most of the events lay outside a sensor of the size that the user stated.
+        """
         problems = Problems() if problems is None else problems
         height, width = self._sensor_size()
         if self._size_problem:
             problems.say(self._size_problem)
-        yield from apply_rules(self.reader.columns(problems), height, width, problems, duplicates=duplicates)
+        lost, seen = -problems.number(outside(height, width)), 0
+
+        def columns() -> Iterator[Columns]:
+            nonlocal seen
+            for each in self._columns(problems):
+                seen += len(each.t)
+                yield each
+
+        yield from apply_rules(columns(), height, width, problems, duplicates=duplicates)
+        lost += problems.number(outside(height, width))
+        if self._size_stated and 2 * lost > seen:
+            raise InputError(
+                f"{self.path}: {lost:,} of {seen:,} events lie outside the {width}×{height} sensor that was stated; "
+                "give its size as [height, width], or leave it out"
+            )
+
+    def _columns(self, problems: Problems) -> Iterator[Columns]:
+        with reading(self.path):
+            yield from self.reader.columns(problems)
 
     def images(self, problems: Problems | None = None) -> Iterator[Frame]:
-        """The images in order of time; see `Frame`."""
-        return self.reader.frames(Problems() if problems is None else problems)
+        """The images in order of time; see `Frame`. Those whose time goes back, as after a restart, are left out."""
+        problems = Problems() if problems is None else problems
+        last: int | None = None
+        with reading(self.path):
+            for frame in self.reader.frames(problems):
+                if last is not None and frame.t_us < last:
+                    problems.count("image whose time goes back, left out")
+                else:
+                    last = frame.t_us
+                    yield frame
 
     def events(self, t0_us: float | None = None, t1_us: float | None = None) -> Events:
         """All events, or those in the half-open window ``[t0, t1)``, in memory. Decodes the file up to t1."""
@@ -97,7 +148,7 @@ class FileRecording:
     def _sensor_size(self) -> tuple[int, int]:
         if self._size is None:
             height = width = 1
-            for columns in self.reader.columns(Problems()):
+            for columns in self._columns(Problems()):
                 if len(columns.t):
                     width, height = max(width, int(columns.x.max()) + 1), max(height, int(columns.y.max()) + 1)
             self._size = (height, width)
@@ -105,3 +156,14 @@ class FileRecording:
                 f"the sensor's size is not stated: {width}×{height} is that of the largest coordinates; give --size"
             )
         return self._size
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """The system's errors while a recording is read (the disk fails, the file went) as InputErrors that name it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or path} cannot be read ({one_line(error)}); check the file, its permissions and its disk"
+        ) from error

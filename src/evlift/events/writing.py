@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from evlift.errors import InputError, RunError
 from evlift.events.frames import Frame, one_line, write_durably, write_frames
 from evlift.events.packed import check_size, pack
 from evlift.events.readers.reader import Problems
-from evlift.events.recording import FORMAT, INDEX, INFO, PARTIAL, VERSION, WORDS, Recording
+from evlift.events.recording import FORMAT, INDEX, INFO, MAP, PARTIAL, VERSION, WORDS, Recording
 from evlift.events.stream import Events, _size
 from evlift.files import alone
 
@@ -45,6 +46,7 @@ def write_recording(
     clock: str = "",
     tags: Any = None,
     calibration: Any = None,
+    rectify_map: np.ndarray | None = None,
     height: int | None = None,
     width: int | None = None,
     problems: Problems | None = None,
@@ -55,10 +57,11 @@ def write_recording(
     frames: pictures in order of time, written one by one. sensor, licence, clock: words kept with the data.
     source: the file this was converted from (kept as its name and SHA-256), or a dict or words of your own.
     tags, calibration: anything JSON holds. height, width: needed only when there may be no events at all.
+    rectify_map: float [height, width, 2], where each pixel lies in the rectified picture; see `Recording.rectify_map`.
     problems: what was wrong with the source; read when all events and frames are written, and kept with the data.
 
-    Raises InputError when the path exists, when events are out of order, too large for the format or span more than
-    48 hours, and when the disk is full or not writable; the target is then absent.
+    Raises InputError when the path exists (an empty folder is taken), when events are out of order, too large for the
+    format or span more than 48 hours, and when the disk is full or not writable; the target is then absent.
     """
     path = Path(path)
     _refuse_existing(path)
@@ -70,6 +73,8 @@ def write_recording(
                 packer.add(events)
             packer.finish()
         written = write_frames(folder, frames)
+        if rectify_map is not None:
+            write_durably(folder / MAP, _map_file(rectify_map, packer.height, packer.width))
         info = {
             "format": FORMAT,
             "version": VERSION,
@@ -82,6 +87,7 @@ def write_recording(
             "first_ms": packer.first_ms,
             "milliseconds": packer.milliseconds,
             "frames": written,
+            "rectify_map": rectify_map is not None,
             "sensor": sensor,
             "clock": clock,
             "licence": licence,
@@ -114,6 +120,8 @@ def new_folder(path: Path) -> Iterator[Path]:
             for each in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
                 _sync_folder(each)
             _refuse_existing(path)
+            if os.name == "nt" and path.is_dir():  # an empty one, which other systems let a folder replace
+                path.rmdir()
             os.rename(folder, path)
         _sync_folder(path.parent)
     except OSError as e:
@@ -223,9 +231,17 @@ def _source(source: str | Path | Mapping[str, Any] | None) -> Any:
 
 
 def fingerprint(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Name, SHA-256 and size in bytes of each file."""
+    """Name, SHA-256 and size in bytes of each file; of a folder of pictures, SHA-256 of their names, sizes, times."""
     found = []
     for path in files:
+        if path.is_dir():
+            pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
+            states = [(picture.name, picture.stat()) for picture in pictures]
+            lines = [f"{name} {state.st_size} {state.st_mtime_ns}\n" for name, state in states]
+            listing = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+            total = sum(state.st_size for _, state in states)
+            found.append({"name": path.name, "listing_sha256": listing, "bytes": total})
+            continue
         with open(path, "rb") as f:
             digest = hashlib.file_digest(f, "sha256") if hasattr(hashlib, "file_digest") else _digest(f)
         found.append({"name": path.name, "sha256": digest.hexdigest(), "bytes": path.stat().st_size})
@@ -239,8 +255,26 @@ def _digest(file: IO[bytes]) -> Any:  # Python 3.10 has no file_digest
     return digest
 
 
+def _map_file(rectify_map: np.ndarray, height: int | None, width: int | None) -> bytes:
+    table = np.asarray(rectify_map)
+    if table.shape != (height, width, 2) or table.dtype.kind != "f":
+        raise InputError(
+            f"the rectify_map is {table.dtype} {list(table.shape)}; give floats [{height}, {width}, 2], x and y"
+        )
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(table, "<f4"), allow_pickle=False)
+    return file.getvalue()
+
+
+def is_free(path: Path) -> bool:
+    """Whether a recording may be written there: nothing is, or an empty folder."""
+    if path.is_symlink() or not path.exists():
+        return not path.is_symlink()
+    return path.is_dir() and not any(path.iterdir())
+
+
 def _refuse_existing(path: Path) -> None:
-    if path.exists() or path.is_symlink():
+    if not is_free(path):
         raise InputError(f"{path} exists already; choose another name or delete it")
 
 

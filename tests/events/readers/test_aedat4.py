@@ -275,7 +275,7 @@ def test_one_of_several_streams_is_chosen_and_the_others_are_told(tmp_path):
     reader = aedat4.open_reader(tmp_path / "a", "aedat4", Stated(stream="5"))
     assert (reader.height, reader.width, reader.sensor) == (260, 346, "right")
     frames, lines = read_frames(tmp_path / "a", Stated(image_stream="7"))
-    assert (len(frames), lines) == (1, ["image stream 0 (a) left out; choose it with --image-stream 0"])
+    assert (len(frames), lines) == (1, ["image stream 0 (a) left out; choose it with --image_stream 0"])
     with pytest.raises(ConfigError, match=r"no EVTS stream '7'; choose 3 or 5"):
         read(tmp_path / "a", Stated(stream="7"))
     with pytest.raises(ConfigError, match=r"no FRME stream 'x'; choose 0 or 7"):

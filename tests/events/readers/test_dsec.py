@@ -153,7 +153,9 @@ def test_a_sequence_gives_its_stream_its_map_and_its_images_with_their_exposure(
     reader = dsec.open_reader(sequence, "dsec", Stated())
     assert_equal(read(reader), left)
     assert_equal(read(dsec.open_reader(sequence, "dsec", Stated(stream="right"))), right)
-    assert reader.calibration == {"rectify_map": "rectify_map.h5"}
+    assert [file.name for file in reader.files] == [
+        *("events.h5", "rectify_map.h5", "exposure_timestamps.txt", "rectified"),
+    ]
     np.testing.assert_array_equal(reader.rectify_map, grid)
     assert dsec.open_reader(sequence, "dsec", Stated(stream="right")).rectify_map is None
     frames = list(reader.frames(Problems()))

@@ -1,9 +1,10 @@
 """Recording formats, one file each, found by content first and by name second.
 
-Every module here has the same four names:
+Every module here has the same five names:
 
     FORMATS                    {format name: one line that says what it is}
     SUFFIXES                   {file suffix: format name}, for formats that content cannot tell; {} if it can
+    USES                       {format name: which of Stated's fields, but for `format`, mean anything to it}
     matches(path, head)        the format's name when the content says so, else None; head: the first 4096 bytes,
                                b"" for a folder. Never raises on foreign content.
     open_reader(path, format, stated)    a Reader (see reader.py)
@@ -38,6 +39,9 @@ MODULES = (  # in the order they are asked: the most telling content first
     "atis",  # N-MNIST, N-Caltech101
 )
 
+FOLDERS = ("rosbag2", "dsec", "ecd")
+"""Formats of which a folder may be one recording."""
+
 __all__ = ["CHUNK", "Columns", "Problems", "Reader", "Stated", "detect", "formats", "open_reader"]
 
 
@@ -60,10 +64,13 @@ def open_reader(path: str | Path, stated: Stated | None = None) -> Reader:
 
     Raises:
         InputError: see `detect`; the header is damaged; something that only the user can say is missing.
-        ConfigError: `stated.format` is no format.
+        ConfigError: `stated.format` is no format, or something is stated that means nothing to the format.
     """
     path, stated = Path(path), stated or Stated()
     module, name = _find(path, stated.format)
+    stated.check(path, name, module.USES[name])
+    if stated.format is not None and path.is_dir() and name not in FOLDERS:
+        raise InputError(f"{path} is a folder, and {name} is a file; give the file, or leave out --format")
     return module.open_reader(path, name, stated)
 
 

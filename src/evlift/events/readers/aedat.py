@@ -41,6 +41,7 @@ FORMATS = {
     "aedat3": "AEDAT 3.0 and 3.1 of cAER: events and frames",
 }
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size", "stream", "image_stream") if name == "aedat3" else ("size",) for name in FORMATS}
 VERSION = re.compile(rb"#!AER-DAT([123])\.")
 
 

@@ -120,7 +120,7 @@ class Aedat3:
                 if packet.type != FRAME:
                     continue
                 if packet.source != self._images:
-                    self._count_other("frame", packet, "--image-stream", problems)
+                    self._count_other("frame", packet, "--image_stream", problems)
                     continue
                 for at in range(packet.start, packet.end - packet.size + 1, packet.size):
                     file.seek(at)

@@ -40,6 +40,7 @@ from evlift.events.readers.reader import CHUNK, Columns, Problems, Stated
 
 FORMATS = {"aedat4": "AEDAT 4.0 of iniVation's DV: events and frames"}
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size", "stream", "image_stream") for name in FORMATS}
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 CODECS = (None, "lz4", "lz4", "zstd", "zstd")  # by IOHeader's compression: none, LZ4, LZ4 high, ZSTD, ZSTD high
@@ -132,7 +133,7 @@ class Aedat4:
         """See `Reader.frames`. A frame of a part of the sensor lies at its place in a black picture."""
         if self._frames is None:
             return
-        self._tell_others(self._frames, "image stream", "--image-stream", problems)
+        self._tell_others(self._frames, "image stream", "--image_stream", problems)
         told = problems if self._events is None else Problems()  # what lies between packets is told with the events
         last = None
         for at, packet in self._packets(self._frames, problems, told):

@@ -44,6 +44,7 @@ FORMATS = {
     "npz": "NumPy archive of events: arrays x, y, t, p, or one array (unit of time stated)",
 }
 SUFFIXES = {".npy": "npy", ".npz": "npz"}
+USES = {"npy": ("size", "time_unit", "columns"), "npz": ("size", "time_unit", "columns", "stream")}
 
 BLOCK = 1 << 23  # bytes of values read at once
 PIECE = 1 << 16  # bytes asked of a compressed member at once: what is lost where it breaks off

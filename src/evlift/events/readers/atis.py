@@ -27,6 +27,7 @@ from evlift.events.readers.reader import Columns, Problems, Stated, unwrap
 
 FORMATS = {"atis": "ATIS .bin: N-MNIST, N-Caltech101"}
 SUFFIXES = {".bin": "atis"}
+USES = {name: ("size",) for name in FORMATS}
 
 EVENT = 5  # bytes
 BLOCK = 1 << 18  # events read at once

@@ -27,6 +27,7 @@ from evlift.events.readers.reader import Columns, Problems, Stated, unwrap
 
 FORMATS = {"dat": "Prophesee DAT: decoded events of 8 bytes, as N-Cars and the automotive sets have them"}
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size",) for name in FORMATS}
 
 BLOCK = 1 << 16  # events read at a time: small enough that freed columns are used again
 

@@ -36,6 +36,7 @@ from evlift.events.readers.reader import CHUNK, Columns, Problems, Stated, unwra
 
 FORMATS = {"ddd": "DDD17, DDD20: recorded HDF5", "ddd-export": "DDD20: HDF5 exported by its own tools"}
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size",) for name in FORMATS}
 
 HEIGHT, WIDTH = 260, 346
 POLARITY, FRAME = 1, 2

@@ -37,6 +37,7 @@ from evlift.events.stream import window_bounds
 
 FORMATS = {"dsec": "DSEC: events.h5 (HDF5), or the folder of a sequence"}
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size", "stream", "image_stream") for name in FORMATS}
 
 HEIGHT, WIDTH = 480, 640
 EVENTS, MAP = "events.h5", "rectify_map.h5"
@@ -81,10 +82,10 @@ class DsecReader:
     others: Sequence[str] = ()
     """Sides of the sequence that nobody has asked for, and that are not read."""
     clock = "DSEC's clock of a sequence, common to events and images"
+    calibration = None
 
     def __init__(self, path: Path, stated: Stated) -> None:
         self.path, self._stated = path, stated
-        self.files = (path,)
         with hdf5.opened(path) as file:
             for name in COLUMNS:
                 hdf5.Rows(file, name)
@@ -95,16 +96,22 @@ class DsecReader:
         size = stated.size or ((HEIGHT, WIDTH) if official else (None, None))
         self.height: int | None = size[0]
         self.width: int | None = size[1]
-        map_file = path.with_name(MAP)
-        self.calibration = {"rectify_map": MAP} if map_file.is_file() else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DsecReader, (self.path, self._stated)  # a worker process opens the file itself
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The events, the map beside them, and the images with their times."""
+        found = [self.path, self.path.with_name(MAP)]
+        if (images := self._images) is not None:
+            found += [*_files_of_times(*images)[:1], _pictures(*images)]
+        return tuple(path for path in found if path.exists())
+
     @cached_property
     def rectify_map(self) -> np.ndarray | None:
         """Rectified (x', y') of each pixel, float32 [H, W, 2]; None without a rectify_map.h5 beside the events."""
-        if self.calibration is None:
+        if not self.path.with_name(MAP).is_file():
             return None
         with hdf5.opened(self.path.with_name(MAP)) as file:
             rows = hdf5.Rows(file, "rectify_map", "f", (None, 2))
@@ -150,13 +157,10 @@ class DsecReader:
 
     def frames(self, problems: Problems) -> Iterator[Frame]:
         """The rectified images of the same side (or stated.image_stream), with their exposure; none elsewhere."""
-        side = self._stated.image_stream or (self.path.parent.name if self.path.parent.name in SIDES else "left")
-        if side not in SIDES:
-            raise ConfigError(f"DSEC has no image stream {side!r}; give left or right")
-        if self.path.parent.name not in SIDES or self.path.parent.parent.name != "events":
+        if self._images is None:
             return
-        sequence = self.path.parent.parent.parent
-        pictures = sorted((sequence / "images" / side / "rectified").glob("*.png"))
+        sequence, side = self._images
+        pictures = sorted(_pictures(sequence, side).glob("*.png"))
         if not pictures:
             return
         times = _image_times(sequence, side)
@@ -168,6 +172,16 @@ class DsecReader:
                 problems.count("image that cannot be read, left out")
             else:
                 yield Frame(t_us, image, exposure_us)
+
+    @property
+    def _images(self) -> tuple[Path, str] | None:
+        """The sequence and the side of its images; None for a file that lies in no sequence."""
+        side = self._stated.image_stream or (self.path.parent.name if self.path.parent.name in SIDES else "left")
+        if side not in SIDES:
+            raise ConfigError(f"DSEC has no image stream {side!r}; give left or right")
+        if self.path.parent.name not in SIDES or self.path.parent.parent.name != "events":
+            return None
+        return self.path.parent.parent.parent, side
 
     @cached_property
     def _random_access(self) -> tuple[list[hdf5.Rows], np.ndarray]:
@@ -208,20 +222,30 @@ def _scalar(file: Any, path: Path, name: str) -> int:
     return int(value.reshape(()))
 
 
+def _pictures(sequence: Path, side: str) -> Path:
+    return sequence / "images" / side / "rectified"
+
+
+def _files_of_times(sequence: Path, side: str) -> list[Path]:
+    """Those that may hold the images' times, the best first."""
+    images = sequence / "images"
+    found = [images / side / "exposure_timestamps.txt", images / f"exposure_timestamps_{side}.txt"]
+    for folder in (images / side, images, sequence):
+        found += sorted(folder.glob(f"*exposure_timestamps_{side}.txt"))
+    for folder in (images, images / side, sequence):
+        found += [folder / "timestamps.txt", *sorted(folder.glob("*image_timestamps.txt"))]
+    return [path for path in found if path.is_file()]
+
+
 def _image_times(sequence: Path, side: str) -> list[tuple[int, int]]:
     """(µs, exposure in µs) of each image: start of the exposure, else its middle with exposure 0 (unknown)."""
-    images = sequence / "images"
-    exposures = [images / side / "exposure_timestamps.txt", images / f"exposure_timestamps_{side}.txt"]
-    for folder in (images / side, images, sequence):
-        exposures += sorted(folder.glob(f"*exposure_timestamps_{side}.txt"))
-    for path in exposures:
-        if path.is_file():
+    for path in _files_of_times(sequence, side):
+        if "exposure_timestamps" in path.name:
             return [(start, end - start) for start, end in _numbers(path, 2)]
-    for folder in (images, images / side, sequence):
-        for path in [folder / "timestamps.txt", *sorted(folder.glob("*image_timestamps.txt"))]:
-            if path.is_file():
-                return [(t, 0) for (t,) in _numbers(path, 1)]
-    raise InputError(f"{images} has images but neither exposure_timestamps.txt nor timestamps.txt; download them")
+        return [(t, 0) for (t,) in _numbers(path, 1)]
+    raise InputError(
+        f"{sequence / 'images'} has images but neither exposure_timestamps.txt nor timestamps.txt; download them"
+    )
 
 
 def _numbers(path: Path, columns: int) -> list[list[int]]:

@@ -30,6 +30,7 @@ from evlift.events.readers.table import preamble, read_lines
 
 FORMATS = {"ecd": "Event Camera Dataset: events.txt in seconds, images.txt, calib.txt"}
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size",) for name in FORMATS}
 
 CALIBRATION = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
 PIXELS = 1 << 24  # of an image at most: a damaged header must not claim the memory
@@ -81,7 +82,11 @@ class EcdReader:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return (self.path,)
+        """The texts, and the folders of the images."""
+        folder = self.path.parent
+        texts = [path for name in ("images.txt", "calib.txt") if (path := folder / name).is_file()]
+        places = {(folder / name).parent for _, _, name in _image_lines(folder, Problems()) if _inside(name)}
+        return (self.path, *texts, *sorted(place for place in places if place.is_dir()))
 
     def columns(self, problems: Problems) -> Iterator[Columns]:
         if self.calibration is None and (self.path.parent / "calib.txt").exists():
@@ -154,16 +159,20 @@ def _load(folder: Path, name: str, at: int, problems: Problems) -> np.ndarray | 
 
 
 def _image_bytes(folder: Path, name: str) -> bytes | None:
-    relative = Path(name)
-    if "\0" in name or relative.is_absolute() or ".." in relative.parts:
-        return None  # a list of images has no business outside its folder
-    path = folder / relative
+    if not _inside(name):
+        return None
+    path = folder / name
     try:
         if not path.is_file() or path.stat().st_size > BYTES:
             return None
         return path.read_bytes()
     except OSError:
         return None
+
+
+def _inside(name: str) -> bool:
+    """Whether a path stays in its folder: a list of images has no business elsewhere."""
+    return "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _image_size(data: bytes) -> tuple[int, int] | None:

@@ -30,6 +30,7 @@ from evlift.events.readers.reader import CHUNK, Columns, Problems, Stated
 
 FORMATS = {"es": "Event Stream (.es), version 2: DVS and ATIS events"}
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size",) for name in FORMATS}
 
 MAGIC = b"Event Stream"
 TYPES = ("generic", "DVS", "ATIS", "display", "colour")

@@ -31,6 +31,7 @@ from evlift.events.readers.reader import Columns, Problems, Stated, say_not_read
 
 FORMATS = {"m3ed": "M3ED: *_data.h5"}
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size", "stream", "image_stream") for name in FORMATS}
 
 HEIGHT, WIDTH = 720, 1280
 STREAMS = ("prophesee/left", "prophesee/right")

@@ -25,6 +25,7 @@ from evlift.events.readers.reader import Columns, Problems, Stated, say_not_read
 
 FORMATS = {"mvsec": "MVSEC: *_data.hdf5"}
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size", "stream", "image_stream") for name in FORMATS}
 
 HEIGHT, WIDTH = 260, 346
 STREAMS = ("davis/left", "davis/right")

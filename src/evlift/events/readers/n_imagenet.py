@@ -15,6 +15,7 @@ from evlift.events.readers.reader import Stated
 
 FORMATS = {"n-imagenet": "N-ImageNet .npz: event_data in µs, 640×480"}
 SUFFIXES: dict[str, str] = {}
+USES: dict[str, tuple[str, ...]] = {name: () for name in FORMATS}
 
 MEMBER, SIZE = "event_data", (480, 640)
 

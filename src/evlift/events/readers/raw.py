@@ -44,6 +44,7 @@ FORMATS = {
     "evt3": "Prophesee RAW, EVT 3.0: 16-bit words",
 }
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size",) for name in FORMATS}
 
 BLOCK = 1 << 18  # bytes read at a time, a multiple of any word's size: small enough that freed columns are used again
 HEADER_LIMIT = 1 << 16  # bytes; real headers have some hundreds

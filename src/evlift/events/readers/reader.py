@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -53,6 +53,13 @@ class Stated:
         if self.time_unit not in (None, "s", "ms", "us", "ns"):
             raise ConfigError(f"time_unit is {self.time_unit!r}; give s, ms, us or ns")
 
+    def check(self, path: Path, format: str, uses: Collection[str]) -> None:
+        """ConfigError when something is stated that means nothing to a format: it would be passed over in silence."""
+        stated = [name for name, value in vars(self).items() if value is not None and name != "format"]
+        if idle := [f"--{name}" for name in stated if name not in uses]:
+            verb, it = ("means", "it") if len(idle) == 1 else ("mean", "them")
+            raise ConfigError(f"{' and '.join(idle)} {verb} nothing to {path} ({format}); leave {it} out")
+
 
 class Problems:
     """What was wrong with a recording, counted by kind in the order it was met."""
@@ -69,6 +76,10 @@ class Problems:
     def say(self, text: str) -> None:
         """Add a fault that is no matter of counting; saying it twice is saying it once."""
         self._found.setdefault(text, [0, None])
+
+    def number(self, text: str) -> int:
+        """How many cases of `text` were counted."""
+        return int(self._found.get(text, (0,))[0])
 
     def __len__(self) -> int:
         return len(self._found)
@@ -103,7 +114,7 @@ class Reader(Protocol):
     calibration: Any
     """What JSON holds, or None."""
     files: tuple[Path, ...]
-    """The files that events come from, for checksums."""
+    """The files that go into a recording, for checksums; a folder stands for the pictures in it."""
 
     def columns(self, problems: Problems) -> Iterator[Columns]:
         """The events in the file's order, at most CHUNK at a time."""

@@ -51,6 +51,7 @@ FORMATS = {
     "mcap": "MCAP file of ROS 2 with dvs_msgs or event_camera_msgs",
 }
 SUFFIXES: dict[str, str] = {}
+USES = {name: ("size", "stream", "image_stream") for name in FORMATS}
 
 _BATCH = 1 << 16  # events to collect from small messages before they are handed on
 _AHEAD = 8  # images held back to put late ones in order

@@ -27,6 +27,7 @@ from evlift.events.readers.reader import Columns, Problems, Stated
 
 FORMATS = {"csv": "plain text, an event a line: CSV, TSV or spaces (columns and unit of time stated)"}
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".txt": "csv"}
+USES = {name: ("size", "time_unit", "columns") for name in FORMATS}
 
 BLOCK = 1 << 22  # bytes of text parsed at once
 SHIFTS = {"s": 6, "ms": 3, "us": 0, "ns": -3}  # unit of time → power of ten that makes it µs
