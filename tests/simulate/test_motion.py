@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from evlift.errors import ConfigError
-from evlift.simulate.motion import Motion, draw_motion, matrices, shake_poses
+from evlift.simulate.motion import PATHS, Motion, SampledMotion, draw_motion, draw_path, matrices, shake_poses
 
 
 def test_a_path_ends_at_the_identity_and_has_its_length():
@@ -63,6 +63,58 @@ def test_straight_even_path():
     np.testing.assert_allclose(motion.poses(np.array([0, 0.25, 1]))[:, 0], [-10, -7.5, 0], atol=1e-9)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_ends_at_the_identity_and_has_its_length(path):
+    u = np.linspace(0, 1, 4001)
+    for seed in range(20):
+        motion = draw_path(seed, 192, 256, path, (0.5, 50))
+        poses = motion.poses(u)
+        np.testing.assert_allclose(poses[-1], 0, atol=1e-12)
+        assert 0.5 <= motion.length_px <= 50
+        # Chords of a curve: where a path turns on the spot they cut its corner.
+        assert np.hypot(*np.diff(poses[:, :2], axis=0).T).sum() == pytest.approx(motion.length_px, rel=0.02)
+
+
+def test_a_smooth_path_is_that_of_draw_motion():
+    assert draw_path(3, 40, 50, "smooth", (2, 9), 0.1, 0.2) == draw_motion(3, 40, 50, (2, 9), 0.1, 0.2)
+
+
+def test_lengths_over_two_orders_of_magnitude():
+    lengths = np.log10([draw_path([1, k], 192, 256, "shake", (0.5, 50)).length_px for k in range(1000)])
+    np.testing.assert_allclose(np.histogram(lengths - np.log10(0.5), 4, (0, 2))[0] / 1000, 0.25, atol=0.05)
+
+
+def speeds(motion, samples=400):
+    return np.diff(motion.poses(np.linspace(0, 1, samples + 1))[:, :2], axis=0) * samples / motion.length_px
+
+
+def test_saccades_jump_between_slow_drifts():
+    shares = []
+    for seed in range(50):
+        velocity = speeds(draw_path(seed, 192, 256, "saccade", (10, 10)))
+        pace = np.hypot(*velocity.T)
+        assert pace.max() > 1.5 and np.abs(np.diff(velocity, axis=0)).max() < 0.25 * pace.max()  # no jolt
+        shares.append((pace < 0.25).mean())
+    assert np.mean(shares) > 0.3  # much of the time nearly at rest
+
+
+def test_shake_goes_to_and_fro():
+    turned = 0
+    for seed in range(50):
+        motion = draw_path(seed, 192, 256, "shake", (10, 10))
+        velocity = speeds(motion)
+        turned += (np.diff(np.sign(velocity), axis=0) != 0).any(axis=0).sum()
+        net = np.hypot(*motion.poses(np.zeros(1))[0, :2])
+        assert net < 10
+    assert turned > 80  # of a hundred: nearly every path turns back in x and in y
+
+
+def test_mixed_draws_each():
+    drawn = [draw_path(seed, 192, 256, "mixed", (10, 10)) for seed in range(200)]
+    smooth = sum(isinstance(motion, Motion) for motion in drawn)
+    assert 40 < smooth < 95 and all(isinstance(motion, (Motion, SampledMotion)) for motion in drawn)
+
+
 def test_shake_stays_within_its_amplitude_and_moves_at_its_frequency():
     times = np.arange(0, 20_000_000, 10_000)
     poses = shake_poses(times, 6.0, seed=3, hz=2.0)
@@ -83,3 +135,7 @@ def test_mistakes():
         draw_motion(0, 10, 10, rotation=-1)
     with pytest.raises(ConfigError, match="positive frequency"):
         shake_poses(np.arange(3), 1.0, hz=0)
+    with pytest.raises(ConfigError, match="no path 'jump'; choose one of smooth, saccade"):
+        draw_path(0, 10, 10, "jump")
+    with pytest.raises(ConfigError, match="zoom is nan"):
+        draw_path(0, 10, 10, "shake", zoom=math.nan)

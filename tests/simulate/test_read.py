@@ -1,3 +1,4 @@
+import struct
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from evlift.errors import InputError
 from evlift.simulate import find_shots, iter_video, packaged_video, read_video
+from evlift.simulate.read import CutFinder
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 
@@ -39,6 +41,11 @@ def cuts(frames):
     return [start for start, _ in shots[1:]]
 
 
+def cuts_as_they_come(frames):
+    finder = CutFinder()
+    return [k for k, frame in enumerate(frames) if finder.push(frame)]
+
+
 def test_packaged_video():
     frames, times = read_video(packaged_video())
     assert frames.shape == (250, 272, 640, 3) and frames.dtype == np.uint8
@@ -68,6 +75,50 @@ def test_frame_times_rise_in_other_containers(tmp_path):
     _, times = read_video(path)
     np.testing.assert_allclose(times, np.arange(12) * 1e6 / 29.97, atol=1000)
     assert np.all(np.diff(times) > 0)
+
+
+def box(kind, *content):
+    """A box of an MP4 file (ISO/IEC 14496-12, 4.2): its size, its type, what is in it."""
+    body = b"".join(content)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def with_durations(mp4, durations):
+    """An MP4 file with other times between its frames: a new `stts` box (8.6.1.2) and the boxes around it.
+
+    Their sum stays, and `moov` lies behind the pictures, so that nothing else moves.
+    """
+    around = [b"moov", b"trak", b"mdia", b"minf", b"stbl"]
+
+    def rebuilt(data, path):
+        out, at = [], 0
+        while at < len(data):
+            size, kind = struct.unpack_from(">I4s", data, at)
+            content = data[at + 8 : at + size]
+            if kind == b"stts" and not path:
+                entries = struct.iter_unpack(">II", content[8:])
+                assert sum(count * delta for count, delta in entries) == sum(durations)
+                content = struct.pack(">II", 0, len(durations)) + b"".join(struct.pack(">II", 1, d) for d in durations)
+            elif path and kind == path[0]:
+                content = rebuilt(content, path[1:])
+            out.append(box(kind, content))
+            at += size
+        return b"".join(out)
+
+    assert mp4.index(b"mdat") < mp4.index(b"moov")
+    return rebuilt(mp4, around)
+
+
+def test_variable_frame_rate(tmp_path):
+    path = write_video(tmp_path / "a.mp4", pan(0, 6, 4), fps=25)
+    data = path.read_bytes()
+    at = data.index(b"mdhd")
+    scale = struct.unpack_from(">I", data, at + 16)[0]  # ticks a second (8.4.2)
+    gaps = np.array([40, 10, 110, 25, 20, 35])  # ms; their sum is that of six of 40 ms
+    path.write_bytes(with_durations(data, [int(gap) * scale // 1000 for gap in gaps]))
+    frames, times = read_video(path)
+    assert len(frames) == 6
+    np.testing.assert_allclose(times, np.cumsum([0, *gaps[:-1]]) * 1000, atol=1000 * 1000 / scale + 1)
 
 
 def test_size_cuts_out_the_centre(tmp_path):
@@ -133,6 +184,20 @@ def test_cut_to_a_still_and_noise():
     frames = np.stack([*pan(1, 12, 0), *pan(5, 12, 0)]).astype(np.int16)
     noisy = np.clip(frames + rng.normal(0, 6, frames.shape), 0, 255).astype(np.uint8)
     assert cuts(noisy) == [12]
+
+
+def test_cuts_frame_by_frame():
+    frames, _ = read_video(packaged_video())
+    assert cuts_as_they_come(frames) == cuts_as_they_come(frames[..., 1]) == [30, 76, 137, 187, 242]
+    assert cuts_as_they_come(pan(1, 20, 2) + pan(2, 15, 8) + pan(3, 9, 20) + pan(4, 30, 1)) == [20, 35, 44]
+    assert cuts_as_they_come(pan(1, 24, 20)) == []
+    lit = pan(1, 24, 2)
+    assert cuts_as_they_come([frame // 2 for frame in lit[:12]] + lit[12:]) == []  # light that goes on
+    dark = [np.zeros((120, 160, 3), np.uint8)] * 5
+    assert cuts_as_they_come(dark + pan(1, 12, 2)[:1] + dark) == []  # no structure to compare with
+    assert cuts_as_they_come(pan(1, 2, 0) + pan(2, 2, 0)) == [2]
+    assert cuts_as_they_come([]) == cuts_as_they_come(pan(1, 1, 0) + pan(2, 1, 0)) == []
+    assert cuts_as_they_come(np.zeros((5, 1, 1), np.uint8)) == []
 
 
 def test_short_videos():

@@ -1,6 +1,7 @@
 """Simulated against real: between consecutive real frames of a DAVIS240b, and its own events of that time.
 
-Its synthetic twin is `test_video.test_interpolation_gives_the_events_of_a_faster_camera`.
+The bounds are those that the preset must reach, not what it reaches. Their synthetic twins are
+`test_video.test_interpolation_gives_the_events_of_a_faster_camera` and `test_steady`.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ DATA = Path(__file__).parents[2] / "../shared/data/evbench"
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared recordings are not here")
-@pytest.mark.parametrize(("sequence", "least", "same_sign"), [("seq_0001", 0.76, 0.95), ("seq_0003", 0.62, 0.88)])
+@pytest.mark.parametrize(("sequence", "least", "same_sign"), [("seq_0001", 0.80, 0.97), ("seq_0003", 0.66, 0.90)])
 def test_counts_agree_with_a_real_sensor(sequence, least, same_sign):
     rows = np.loadtxt(DATA / sequence / "events.txt")
     t, (x, y, p) = np.round(rows[:, 0] * 1e6).astype(np.int64), rows[:, 1:].astype(int).T
@@ -34,17 +35,14 @@ def test_counts_agree_with_a_real_sensor(sequence, least, same_sign):
 
     simulator = VideoSimulator(height, width, "davis240")
     simulator.push(frames[0], times[0])
-    agreement, signs, total = [], [], np.zeros(2)
+    pairs = []
     for k in range(1, len(frames)):
         events = simulator.push(frames[k], times[k])
         span = slice(*np.searchsorted(t, [times[k - 1] + 1, times[k] + 1]))
-        real, simulated = counts(y[span], x[span], p[span]), counts(events.y, events.x, events.p)
-        if real.sum() < 500:
-            continue
-        agreement.append(np.corrcoef(real.sum(1), simulated.sum(1))[0, 1])
-        signed, like = real[:, 1] - real[:, 0], simulated[:, 1] - simulated[:, 0]
-        both = (signed != 0) & (like != 0)
-        signs.append((np.sign(signed) == np.sign(like))[both].mean())
-        total += real.sum(), simulated.sum()
-    assert np.mean(agreement) > least and np.mean(signs) > same_sign
-    assert 0.7 < total[1] / total[0] < 1.4
+        pairs.append((counts(y[span], x[span], p[span]), counts(events.y, events.x, events.p)))
+    real, simulated = map(np.concatenate, zip(*pairs, strict=True))
+    assert np.corrcoef(real.sum(1), simulated.sum(1))[0, 1] >= least
+    signed, like = np.diff(real)[:, 0], np.diff(simulated)[:, 0]
+    both = (signed != 0) & (like != 0)
+    assert (np.sign(signed) == np.sign(like))[both].mean() >= same_sign
+    assert 0.75 <= simulated.sum() / real.sum() <= 1.35

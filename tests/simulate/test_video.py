@@ -1,12 +1,13 @@
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evlift.errors import InputError
+from evlift.errors import ConfigError, InputError
 from evlift.simulate import SENSORS, Sensor, VideoSimulator, events_from_video, shake
 
 
@@ -20,6 +21,10 @@ def texture(frames, speed, seed=0, height=64, width=80):
         waves = np.sin(fx[..., None, None] * (x - speed * k) + fy[..., None, None] * y + phase[..., None, None])
         out.append(110 + 250 * waves.mean(1))
     return np.clip(np.stack(out).transpose(0, 2, 3, 1), 0, 255).astype(np.uint8)
+
+
+def to_grey(frame):
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
 
 def columns(events):
@@ -77,7 +82,7 @@ def test_streaming_is_the_whole_array(sensor, interpolate):
 
 def test_seeds():
     frames, times = texture(4, 2.0), np.arange(4) * 40_000
-    one, same, other = (events_from_video(frames, times, "noisy", seed) for seed in (1, 1, 2))
+    one, same, other = (events_from_video(frames, times, "noisy-night", seed) for seed in (1, 1, 2))
     for a, b in zip(columns(one), columns(same), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(one) != len(other) or (one.t != other.t).any()
@@ -117,6 +122,136 @@ def test_interpolation_gives_the_events_of_a_faster_camera():
 
     straight, along = agreement(False), agreement(True)
     assert along[0] > 0.8 > 0.6 > straight[0] and 0.9 < along[1] < 1.1, (straight, along)
+
+
+def test_times_between_frames_of_any_spacing():
+    """A pixel whose log intensity rises by a tenth of a threshold a millisecond, filmed at irregular times."""
+    times = np.array([0, 40_000, 41_000, 73_000, 200_000])
+    rise = 0.02 * times / 1000
+    sensor = Sensor(0.2, 0.2, log_offset=0.01)
+    levels = (np.exp(np.log(0.05) + rise[:3]) - 0.01) * 255
+    frames = np.round(levels).astype(np.uint8)[:, None, None]
+    log = np.log(frames[:, 0, 0] / 255 + 0.01)
+    expected = [np.interp(log[0] + 0.2 * k, log, times[:3]) for k in range(1, int((log[-1] - log[0]) / 0.2) + 1)]
+    events = events_from_video(frames, times[:3], sensor)
+    np.testing.assert_allclose(events.t, np.ceil(expected), atol=1)
+    late = events_from_video(frames, times[:3] * 7 + 5, sensor)
+    np.testing.assert_allclose(late.t, np.ceil(np.array(expected) * 7 + 5), atol=7)
+
+
+def test_no_events_across_a_cut():
+    """Two shots as one video give the events of the two shots, and nothing in between."""
+    shots = [texture(5, 2.0, seed=1), texture(4, 2.0, seed=7)]
+    frames, times = np.concatenate(shots), np.arange(9) * 40_000
+    joined = events_from_video(frames, times)
+    parts = [events_from_video(shots[0], times[:5]), events_from_video(shots[1], times[5:])]
+    for column, apart in zip(columns(joined), map(np.concatenate, zip(*map(columns, parts), strict=True)), strict=True):
+        np.testing.assert_array_equal(column, apart)
+    assert not ((joined.t > times[4]) & (joined.t <= times[5])).any()
+    across = events_from_video(frames, times, cuts=False)
+    assert ((across.t > times[4]) & (across.t <= times[5])).sum() > len(joined) / 4
+    told = VideoSimulator(64, 80, cuts=False)
+    events = [told.push(frame, t, cut=k == 5) for k, (frame, t) in enumerate(zip(frames, times, strict=True))]
+    np.testing.assert_array_equal(np.concatenate([part.t for part in events]), joined.t)
+    kept = VideoSimulator(64, 80)
+    events = [kept.push(frame, t, cut=False) for frame, t in zip(frames, times, strict=True)]
+    np.testing.assert_array_equal(np.concatenate([part.t for part in events]), across.t)
+
+
+def test_time_rises_across_a_cut_and_the_camera_stays_the_same():
+    simulator = VideoSimulator(64, 80, Sensor(threshold_sigma=0.03), seed=3)
+    shot = texture(3, 2.0)
+    one = [simulator.push(frame, 40_000 * k) for k, frame in enumerate(shot)]
+    with pytest.raises(InputError, match="rising times"):
+        simulator.push(shot[0], 80_000, cut=True)
+    again = [simulator.push(frame, 120_000 + 40_000 * k, cut=k == 0) for k, frame in enumerate(shot)]
+    for a, b in zip(one, again, strict=True):  # the same thresholds, from a fresh start
+        np.testing.assert_array_equal(a.t + 120_000, b.t)
+        np.testing.assert_array_equal(a.x, b.x)
+
+
+def test_grey_and_colour_may_take_turns():
+    frames, times = texture(6, 1.0), np.arange(6) * 40_000
+    whole = events_from_video(np.stack([to_grey(frame) for frame in frames]), times)
+    for sensor in ("ideal", SENSORS["davis240"]):
+        simulator = VideoSimulator(64, 80, sensor)
+        parts = [
+            simulator.push(to_grey(f) if k % 2 else f, t) for k, (f, t) in enumerate(zip(frames, times, strict=True))
+        ]
+        if sensor == "ideal":
+            np.testing.assert_array_equal(np.concatenate([part.t for part in parts]), whole.t)
+
+
+@pytest.mark.parametrize("pattern", ["flat", "texture"])
+def test_light_that_goes_on_is_no_cut(pattern):
+    frame = np.full((64, 80, 3), 60, np.uint8) if pattern == "flat" else texture(1, 0)[0] // 2
+    frames = np.stack([frame] * 4 + [2 * frame] * 3)
+    events = events_from_video(frames, np.arange(7) * 40_000)
+    before, after = (np.log(to_grey(each) / 255 + 0.1) for each in (frame, 2 * frame))
+    expected = np.floor((after - before) / 0.2 + 1e-6)
+    assert len(events) == pytest.approx(expected.sum(), rel=0.01) and events.p.all()
+
+
+def test_an_interpolator_of_ones_own():
+    """A texture at 6 px a frame: with the true frames in between the events are those of a faster camera."""
+    fast = texture(26, 1.2)
+    coarse, times = fast[::5], np.arange(26) * 8000
+
+    def between(before, after):
+        k = next(k for k in range(0, 26, 5) if np.array_equal(fast[k], before))
+        assert np.array_equal(fast[k + 5], after)
+        return fast[k + 1 : k + 5]
+
+    truth = events_from_video(fast, times, interpolate=False)
+    ours = events_from_video(coarse, times[::5], interpolate=between)
+    for a, b in zip(columns(truth), columns(ours), strict=True):
+        np.testing.assert_array_equal(a, b)
+    grey = events_from_video(coarse, times[::5], interpolate=lambda a, b: np.stack([to_grey(f) for f in between(a, b)]))
+    np.testing.assert_array_equal(grey.t, truth.t)
+
+    straight = events_from_video(coarse, times[::5], interpolate=False)
+    for still in (lambda a, b: (np.zeros((64, 80, 2)), np.zeros((64, 80, 2))), lambda a, b: None):
+        same = events_from_video(coarse, times[::5], interpolate=still)
+        np.testing.assert_array_equal(same.t, straight.t)
+
+
+def test_more_frames_between_than_microseconds():
+    frames = texture(3, 3.0)
+    many = np.repeat(frames[1:2], 9, axis=0)
+    events = events_from_video(frames, np.array([0, 4, 5]), interpolate=lambda a, b: many)
+    assert len(events) > 100 and events.t.max() <= 5 and np.all(np.diff(events.t) >= 0)
+
+
+def test_an_interpolator_by_name(tmp_path, monkeypatch):
+    (tmp_path / "mine_between.py").write_text("def nothing(before, after):\n    return None\nnumber = 3\n")
+    monkeypatch.chdir(tmp_path)
+    frames, times = texture(4, 3.0), np.arange(4) * 40_000
+    events = events_from_video(frames, times, interpolate="python:mine_between.nothing")
+    np.testing.assert_array_equal(events.t, events_from_video(frames, times, interpolate=False).t)
+    for name, why in [
+        ("fast", "no interpolator 'fast'"),
+        ("python:nothing", "no interpolator"),
+        ("python:mine_between.number", "has no function 'number'"),
+        ("python:not_there.nothing", "cannot be imported"),
+    ]:
+        with pytest.raises(ConfigError, match=why):
+            VideoSimulator(4, 4, interpolate=name)
+
+
+@pytest.mark.parametrize(
+    ("gives", "why"),
+    [
+        (np.zeros((2, 64, 80, 3)), r"gave float64 \[2, 64, 80, 3\]; give two flows \[64, 80, 2\]"),
+        (np.zeros((2, 80, 64, 3), np.uint8), r"gave uint8 \[2, 80, 64, 3\]"),
+        ((np.zeros((64, 80, 2)),), "gave flows of"),
+        ((np.zeros((64, 80, 2)), np.zeros((64, 80))), "gave flows of"),
+        ((np.zeros((64, 80, 2)), np.full((64, 80, 2), np.nan)), "not finite"),
+        ("frames", "gave str"),
+    ],
+)
+def test_an_interpolator_that_is_wrong(gives, why):
+    with pytest.raises(ConfigError, match=why):
+        events_from_video(texture(2, 1.0), np.arange(2) * 40_000, interpolate=lambda a, b: gives)
 
 
 def test_shake_moves_a_still_video():

@@ -17,6 +17,10 @@ from .sensor import Seed
 
 _FINE = 128  # samples of a path for its integral; its curvature is low, the error well under a hundredth of a pixel
 
+PATHS = ("smooth", "saccade", "shake", "mixed")
+"""Ways to move: an even sweep (`Motion`); drift and jumps, as of an eye, or of a hand that jerks; to and fro, as of a
+hand or a vehicle; any of these by chance."""
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -44,16 +48,42 @@ class Motion:
         fine = np.linspace(0, 1, _FINE + 1)
         speed = 1 + self.swing * np.sin(2 * math.pi * fine + self.phase)
         heading = self.heading + self.turn * fine
-        rates = np.stack([speed, speed * np.cos(heading), speed * np.sin(heading)], axis=1)
-        way = np.concatenate([np.zeros((1, 3)), np.cumsum((rates[1:] + rates[:-1]) / 2, axis=0)])
-        way /= way[-1, 0]  # the mean speed is 1 by construction: (share of the way, x, y)
-        share, x, y = (np.interp(u, fine, column) for column in (way - way[-1]).T)
-        return np.stack([self.length_px * x, self.length_px * y, -self.angle * share, -self.log_zoom * share], axis=1)
+        rates = np.stack([speed, speed * np.cos(heading), speed * np.sin(heading), speed], axis=1)
+        return _poses(rates, u, self.length_px, self.angle, self.log_zoom)
 
     def corner_way(self, height: int, width: int) -> float:
         """Upper bound of the way that any pixel of the picture goes, in pixels."""
         radius = math.hypot(height, width) / 2 * math.exp(abs(self.log_zoom))
         return self.length_px + radius * (abs(self.angle) + abs(self.log_zoom))
+
+
+@dataclass(frozen=True, eq=False)
+class SampledMotion:
+    """Any other path over a still that ends at the picture itself, by samples of its speed."""
+
+    length_px: float
+    """Length of the centre's way, in pixels."""
+    rates: NDArray[np.float64]
+    """Speed, velocity in x and y, and the pace of rotation and zoom, at times evenly spread over u = 0…1: [K, 4], in
+    units of the mean speed."""
+    angle: float
+    """Rotation at u = 0 were its mean pace 1, in radians."""
+    log_zoom: float
+    """Logarithm of the zoom at u = 0 were its mean pace 1."""
+
+    def poses(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Poses [K, 4] at the times `u` [K] in 0…1."""
+        return _poses(self.rates, u, self.length_px, self.angle, self.log_zoom)
+
+
+def _poses(
+    rates: NDArray[np.float64], u: NDArray[np.float64], length_px: float, angle: float, log_zoom: float
+) -> NDArray[np.float64]:
+    fine = np.linspace(0, 1, len(rates))
+    way = np.concatenate([np.zeros((1, 4)), np.cumsum((rates[1:] + rates[:-1]) / 2, axis=0)])
+    way /= way[-1, 0]  # the mean speed is 1 by construction
+    _, x, y, turned = (np.interp(u, fine, column) for column in (way - way[-1]).T)
+    return np.stack([length_px * x, length_px * y, -angle * turned, -log_zoom * turned], axis=1)
 
 
 def draw_motion(
@@ -77,7 +107,7 @@ def draw_motion(
     lo, hi = motion_px
     if not 0 < lo <= hi < math.inf:
         raise ConfigError(f"motion_px is {motion_px}; give a range of positive pixels, such as (2, 15)")
-    if rotation < 0 or zoom < 0:
+    if not (0 <= rotation < math.inf and 0 <= zoom < math.inf):
         raise ConfigError(f"rotation is {rotation} and zoom is {zoom}; give 0 or more")
     rng = np.random.default_rng(seed)
     length = math.exp(rng.uniform(math.log(lo), math.log(hi)))
@@ -91,6 +121,52 @@ def draw_motion(
         angle=float(np.clip(rng.normal(0, rotation), -2 * rotation, 2 * rotation)) * corner,
         log_zoom=float(np.clip(rng.normal(0, zoom), -2 * zoom, 2 * zoom)) * corner,
     )
+
+
+def draw_path(
+    seed: Seed,
+    height: int,
+    width: int,
+    path: str = "smooth",
+    motion_px: tuple[float, float] = (2.0, 15.0),
+    rotation: float = 0.3,
+    zoom: float = 0.5,
+) -> Motion | SampledMotion:
+    """A random path of a kind in `PATHS` over a picture of that size; further arguments as in `draw_motion`.
+
+    * `saccade`: one to three jumps over a slow drift that has a tenth of the way. A jump's speed is a raised cosine,
+      close to the minimum-jerk profile of eye movements (Hogan 1984), and lasts 10 to 40 % of the window.
+    * `shake`: velocities in x, y and turn are each two sinusoids of half to three cycles in the window; 10 to 60 Hz in
+      50 ms, from a hand's tremor to an engine.
+
+    Raises:
+        ConfigError: an unknown path, or as `draw_motion`.
+    """
+    if path not in PATHS:
+        raise ConfigError(f"there is no path {path!r}; choose one of {', '.join(PATHS)}")
+    rng = np.random.default_rng(seed)
+    if path == "mixed":
+        path = PATHS[int(rng.integers(3))]
+    smooth = draw_motion(rng, height, width, motion_px, rotation, zoom)
+    if path == "smooth":
+        return smooth
+    fine = np.linspace(0, 1, _FINE + 1)
+    if path == "saccade":
+        velocity = np.tile([0.1 * math.cos(smooth.heading), 0.1 * math.sin(smooth.heading)], (_FINE + 1, 1))
+        for share in rng.dirichlet(np.full(int(rng.integers(1, 4)), 2.0)):
+            lasts = rng.uniform(0.1, 0.4)
+            at, heading = rng.uniform(lasts / 2, 1 - lasts / 2), rng.uniform(0, 2 * math.pi)
+            jump = np.where(np.abs(fine - at) < lasts / 2, 1 + np.cos(2 * math.pi * (fine - at) / lasts), 0) / lasts
+            velocity += 0.9 * share * jump[:, None] * [math.cos(heading), math.sin(heading)]
+        turn = np.hypot(*velocity.T)
+    else:
+        cycles = np.exp(rng.uniform(math.log(0.5), math.log(3), (3, 2)))
+        phase, weight = rng.uniform(0, 2 * math.pi, (3, 2)), rng.uniform(0.3, 1, (3, 2))
+        waves = (weight * np.cos(2 * math.pi * cycles * fine[:, None, None] + phase)).sum(-1)  # [F, 3]
+        velocity, turn = waves[:, :2], waves[:, 2]
+    speed = np.hypot(*velocity.T)
+    rates = np.column_stack([speed, velocity, turn]) / ((speed[1:] + speed[:-1]) / 2).mean()
+    return SampledMotion(smooth.length_px, rates, smooth.angle, smooth.log_zoom)
 
 
 def shake_poses(times_us: NDArray[np.int64], pixels: float, seed: Seed = 0, hz: float = 2.0) -> NDArray[np.float64]:

@@ -1,4 +1,7 @@
-"""Video files: reading frames and their times, and finding where one shot ends and the next begins."""
+"""Video files: reading frames and their times, and finding where one shot ends and the next begins.
+
+With the whole video at hand `find_shots` knows best; a `CutFinder` decides frame by frame, from what it has seen.
+"""
 
 from __future__ import annotations
 
@@ -144,7 +147,7 @@ def find_shots(frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]]) -> list[
     far: list[float] = []
     recent: deque[NDArray[np.float32]] = deque(maxlen=3)
     for frame in frames:
-        shares = _colours(frame)
+        shares = _colours(_shrink(frame))
         for lag, steps in enumerate((near, next_but_one, far), start=1):
             steps.append(0.5 * float(np.abs(shares - recent[-lag]).sum()) if len(recent) >= lag else 0.0)
         recent.append(shares)
@@ -160,12 +163,64 @@ def find_shots(frames: NDArray[np.uint8] | Iterable[NDArray[np.uint8]]) -> list[
     return list(pairwise([*cuts, count]))
 
 
-def _colours(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Share of the pixels in each of 4 × 16³ cells: quarter of the picture, Lab colour (of grey frames: 32 levels)."""
+_LAYOUT = (9, 16)  # cells of the picture whose brightness tells its layout
+_ALIKE = 0.5  # rank correlation of two layouts from which they are one scene's
+_FLAT = 4.0  # grey levels; a layout with less standard deviation tells nothing
+
+
+class CutFinder:
+    """Finds cuts while the video runs: frames from which on everything is another scene.
+
+    A cut is where the colours change as much as `find_shots` asks, compared with the same shot's frames so far, and the
+    layout of bright and dark is another one too. So light that comes and goes is no cut, nor is any change from or to a
+    picture without structure. Unlike `find_shots` it cannot wait and see: a flash may count as two cuts.
+    """
+
+    def __init__(self) -> None:
+        self._colours: NDArray[np.float32] | None = None
+        self._grey: NDArray[np.float64] | None = None
+        self._usual: deque[float] = deque(maxlen=_AROUND)
+
+    def push(self, frame: NDArray[np.uint8]) -> bool:
+        """Whether a new shot begins with this frame, uint8 [H, W, 3] or [H, W]. Never with the first or the second."""
+        small = _shrink(frame)
+        colours = _colours(small)
+        layout = np.asarray(cv2.resize(small, _LAYOUT[::-1], interpolation=cv2.INTER_AREA), np.float64)
+        grey = layout.mean(axis=2) if layout.ndim == 3 else layout
+        if self._colours is None or self._grey is None or self._colours.shape != colours.shape:  # RGB follows grey
+            self._colours, self._grey = colours, grey
+            return False
+        change = 0.5 * float(np.abs(colours - self._colours).sum())
+        cut = (
+            len(self._usual) > 0
+            and change >= max(_LEAST, _TIMES * float(np.median(self._usual)))
+            and _another_layout(self._grey, grey)
+        )
+        if cut:
+            self._usual.clear()
+        else:
+            self._usual.append(change)
+        self._colours, self._grey = colours, grey
+        return cut
+
+
+def _another_layout(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    if min(a.std(), b.std()) < _FLAT:
+        return False
+    # Of ranks, not of values: whatever the exposure, and a few stray cells count little.
+    x, y = (grey.ravel().argsort().argsort().astype(np.float64) for grey in (a, b))
+    return float(np.corrcoef(x, y)[0, 1]) < _ALIKE
+
+
+def _shrink(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = frame.shape[:2]
-    small = cv2.resize(frame, (min(width, 160), min(height, 90)), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(frame, (min(width, 160), min(height, 90)), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _colours(small: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Share of the pixels in each of 4 × 16³ cells: quarter of the picture, Lab colour (of grey frames: 32 levels)."""
     if small.ndim == 3:
-        small = cv2.cvtColor(small, cv2.COLOR_RGB2Lab)
+        small = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2Lab), np.uint8)
     channels, bins = ([0, 1, 2], [16] * 3) if small.ndim == 3 else ([0], [32])
     middle, centre = (small.shape[0] + 1) // 2, (small.shape[1] + 1) // 2
     counts = []

@@ -5,10 +5,16 @@ log intensity at its last event. Between two frames its log intensity runs along
 passes the remembered level plus `threshold_on` (or minus `threshold_off`) the pixel emits an event, stamped with the
 first microsecond at or after the crossing, and the level moves by that threshold. What is left over stays for the next
 frame, so that slow changes are neither lost nor counted twice.
+
+What makes a real sensor differ from that can be switched on, each by itself: see the fields of `Sensor`. In the order
+in which they act: the response, the photoreceptor's low-pass, leaking, the threshold and its mismatch, the refractory
+time; then jitter; then the events that no light made (background, shot noise, hot pixels); then the readout's queue;
+then the clock's ticks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError
-from .kernels import cross, cross_along, sort
+from .kernels import cross, cross_along, low_pass, set_bounds
+from .noise import Noise, shift
+from .readout import Columns, Readout, sort
 
 Seed = int | Sequence[int] | np.random.Generator
 """What `numpy.random.default_rng` takes; the same seed gives the same events."""
@@ -26,11 +34,14 @@ LONGEST_STEP_US = 2**30 - 1
 """Most microseconds (about 18 minutes) between two frames: the time within a step has 30 bits of an event's word."""
 
 _NEVER = -(2**62)  # of a pixel that has not fired yet; far enough in the past, and no overflow when subtracted
+_ENTRIES = 1024  # of a table over log intensity: steps of a few thousandths of the intensity
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """What makes one event camera differ from another.
+    """What makes one event camera differ from another. As built by default, nothing but the two thresholds acts.
+
+    I is a grey value in 0…255, taken as linear.
 
     Raises:
         ConfigError: a value outside its range.
@@ -50,31 +61,170 @@ class Sensor:
     """Log intensity is log(I / 255 + log_offset): keeps dark pixels quiet. 0.1 agrees best with a DAVIS240b."""
     noise_hz: float = 0.0
     """Background activity: mean rate of random events a pixel, ON or OFF alike, spread evenly over time (a real
-    DAVIS240b: 0.1 to 1 Hz). They leave the level and the refractory time alone."""
+    DAVIS240b: 0.1 to 1 Hz), whatever the light. They leave the level and the refractory time alone."""
+    response: str = "log"
+    """To light: "log", or "lin-log", which is log(I) above `linlog_knee` and a straight line from 0 to there below it
+    (v2e, Hu 2021, 4.1) and has no use for `log_offset`."""
+    linlog_knee: float = 20.0
+    """Grey value below which "lin-log" is linear; over 1."""
+    bandwidth_hz: float = 0.0
+    """Cut-off frequency of the photoreceptor at I = 255; 0: no limit. A first-order low-pass dy/dt = 2πf (x − y) whose
+    cut-off is proportional to intensity (Lichtsteiner 2008), with v2e's floor: f = bandwidth_hz · (I/255 + 0.1) / 1.1.
+    It is solved exactly from frame to frame, with x running straight and I that of the later one; in between y is taken
+    to run straight, too."""
+    leak_hz: float = 0.0
+    """Rate of ON events of a pixel at rest: charge leaks through the reset switch, so that the level sinks by leak_hz ·
+    threshold_on a second (Nozaki & Delbruck 2017); a pixel with another threshold fires at another rate. These events
+    have exact times as any others, and the pixels begin at random phases."""
+    shot_noise_hz: float = 0.0
+    """Rate of random events, both polarities together, of a pixel in the dark: shot_noise_hz · (1 − 0.75 · I / 255), a
+    quarter of it at I = 255 (v2e, Hu 2021, 4.4). They leave the level and the refractory time alone; those of
+    `noise_hz` add to them."""
+    hot_share: float = 0.0
+    """Probability that a pixel is hot. Which ones are is drawn once a camera from its seed."""
+    hot_hz: float = 0.0
+    """Mean rate of a hot pixel's random ON events; the rates are exponentially distributed over the hot pixels."""
+    jitter_us: float = 0.0
+    """Standard deviation of a Gaussian added to the times of all events but the random ones. Mirrored at the frames'
+    times, so that events stay between the frames that made them."""
+    tick_us: int = 1
+    """Time stamps are rounded up to a multiple of this. What gets past a frame's time comes with the next."""
+    readout_hz: float = 0.0
+    """Most events a second that the readout passes; 0: no limit. One bus, first come, first served: it sends an event
+    every 1 / readout_hz, and an event's time is when it is sent. What gets past a frame's time comes with the next."""
+    readout_wait_us: int = 1000
+    """An event that would have to wait for the bus for longer than this is lost, and `PixelArray.lost` counts it."""
+    exposure_us: int = 0
+    """Of the paired picture: how long its shutter is open, which blurs what moves; see `exposure.expose`."""
+    gamma: float = 1.0
+    """Of the paired picture: its grey values are I^(1 / gamma), with I in 0…1."""
+    dynamic_range_db: float = 0.0
+    """Of the paired picture: what lies this far (20·log10) under white is black; 0: no limit."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold_on", "threshold_off", "log_offset"):
+        for name in ("threshold_on", "threshold_off", "log_offset", "gamma"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
                 raise ConfigError(f"sensor {name} is {value}; give a positive number")
-        for name in ("threshold_sigma", "refractory_us", "noise_hz"):
+        for name in (
+            "threshold_sigma",
+            "refractory_us",
+            "noise_hz",
+            "bandwidth_hz",
+            "leak_hz",
+            "shot_noise_hz",
+            "hot_share",
+            "hot_hz",
+            "jitter_us",
+            "readout_hz",
+            "readout_wait_us",
+            "exposure_us",
+            "dynamic_range_db",
+        ):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise ConfigError(f"sensor {name} is {value}; give 0 or more")
+        if self.response not in ("log", "lin-log"):
+            raise ConfigError(f"sensor response is {self.response!r}; give 'log' or 'lin-log'")
+        if not 1 < self.linlog_knee <= 255:
+            raise ConfigError(f"sensor linlog_knee is {self.linlog_knee}; give a grey value over 1, at most 255")
+        if self.hot_share > 1:
+            raise ConfigError(f"sensor hot_share is {self.hot_share}; give a share of the pixels, 0 to 1")
+        if int(self.tick_us) != self.tick_us or self.tick_us < 1:
+            raise ConfigError(f"sensor tick_us is {self.tick_us}; give whole microseconds, 1 or more")
 
     def log_intensity(self, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """log(I / 255 + log_offset) of grey values, float32, the shape of `grey`. Grey values are taken as linear."""
-        table = np.log(np.arange(256) / 255 + self.log_offset).astype(np.float32)
-        return np.asarray(cv2.LUT(grey, table), np.float32)
+        """The response to grey values, by default log(I / 255 + log_offset): float32, the shape of `grey`."""
+        grey_levels = np.arange(256.0)
+        if self.response == "log":
+            table = np.log(grey_levels / 255 + self.log_offset)
+        else:
+            slope = math.log(self.linlog_knee) / self.linlog_knee
+            table = np.where(grey_levels > self.linlog_knee, np.log(np.maximum(grey_levels, 1)), slope * grey_levels)
+        return np.asarray(cv2.LUT(grey, table.astype(np.float32)), np.float32)
+
+    def intensity(self, log: NDArray[np.floating]) -> NDArray[np.float64]:
+        """I / 255 of log intensities, cut off at 0 and 1; the inverse of `log_intensity`."""
+        log = np.asarray(log, np.float64)
+        if self.response == "log":
+            return np.clip(np.exp(log) - self.log_offset, 0, 1)
+        slope = math.log(self.linlog_knee) / self.linlog_knee
+        grey = np.where(log > math.log(self.linlog_knee), np.exp(log), log / slope)
+        return np.clip(grey / 255, 0, 1)
 
 
 SENSORS: dict[str, Sensor] = {
     "ideal": Sensor(),
-    "davis240": Sensor(threshold_on=0.17, threshold_off=0.40, noise_hz=0.2),
-    "noisy": Sensor(threshold_sigma=0.03, refractory_us=500, noise_hz=1.0),
+    "davis240": Sensor(threshold_on=0.15, threshold_off=0.32, noise_hz=0.05),
+    "davis346": Sensor(
+        threshold_on=0.20,
+        threshold_off=0.25,
+        threshold_sigma=0.03,
+        refractory_us=500,
+        bandwidth_hz=300,
+        leak_hz=0.1,
+        shot_noise_hz=1.0,
+        hot_share=1e-4,
+        hot_hz=20,
+        jitter_us=50,
+        readout_hz=12e6,
+        exposure_us=10_000,
+        dynamic_range_db=55,
+    ),
+    "gen3-vga": Sensor(
+        threshold_on=0.20,
+        threshold_off=0.20,
+        threshold_sigma=0.03,
+        refractory_us=300,
+        bandwidth_hz=800,
+        leak_hz=0.05,
+        shot_noise_hz=0.5,
+        hot_share=5e-5,
+        hot_hz=20,
+        jitter_us=40,
+        readout_hz=66e6,
+        exposure_us=10_000,
+    ),
+    "gen4-hd": Sensor(
+        threshold_on=0.20,
+        threshold_off=0.20,
+        threshold_sigma=0.02,
+        refractory_us=200,
+        bandwidth_hz=1000,
+        leak_hz=0.05,
+        shot_noise_hz=0.5,
+        hot_share=2e-5,
+        hot_hz=20,
+        jitter_us=30,
+        readout_hz=1.066e9,
+        exposure_us=10_000,
+    ),
+    "noisy-night": Sensor(
+        threshold_sigma=0.05,
+        refractory_us=500,
+        bandwidth_hz=30,
+        leak_hz=0.1,
+        shot_noise_hz=5.0,
+        hot_share=5e-4,
+        hot_hz=50,
+        jitter_us=200,
+        exposure_us=30_000,
+        dynamic_range_db=40,
+    ),
 }
-"""Presets by name. `davis240`: thresholds at which simulated events agree best with two real DAVIS240b recordings.
-`noisy`: the mismatch of v2e with a moderate noise floor, to train against imperfect cameras."""
+"""Presets by name.
+
+`davis240`: thresholds at which simulated events agree best with two real DAVIS240b recordings.
+
+`davis346`, `gen3-vga`, `gen4-hd`: sensors as they are at usual biases. Published are the readouts' rates (12, 66 and
+1066 million events a second: Gallego 2020, table 1); of the DAVIS346 the mismatch, refractory time and bandwidth (v2e,
+Hu 2021), the leak rate (0.1 to 0.2 Hz: Nozaki & Delbruck 2017, Guo & Delbruck 2022) and its frames' dynamic range (data
+sheet). The bandwidths of the other two are 1 / (2π · latency) of the longest latency in Gallego's table, 200 and 150
+µs. The thresholds are guesses above the least contrasts there (14.3 % ON and 22.5 % OFF, 12 %, 11 %). Everything else
+is a guess. The frames are a DAVIS346's own; the others pair with a camera beside them.
+
+`noisy-night`: a dim scene, to train against imperfect cameras. Mismatch, bandwidth, leak and shot noise are the "noisy"
+settings of v2e (Hu 2021); the rest is a guess."""
 
 
 def get_sensor(sensor: str | Sensor) -> Sensor:
@@ -93,52 +243,50 @@ def to_grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Events as bare columns, sorted by time: x, y uint16, t int64 µs, p bool, each [N]."""
-
-    x: NDArray[np.uint16]
-    y: NDArray[np.uint16]
-    t: NDArray[np.int64]
-    p: NDArray[np.bool_]
-
-    @staticmethod
-    def join(parts: Sequence[Columns]) -> Columns:
-        """One after the other, in the order given."""
-        if len(parts) == 1:
-            return parts[0]
-        if not parts:
-            return Columns(np.empty(0, np.uint16), np.empty(0, np.uint16), np.empty(0, np.int64), np.empty(0, np.bool_))
-        return Columns(
-            np.concatenate([part.x for part in parts]),
-            np.concatenate([part.y for part in parts]),
-            np.concatenate([part.t for part in parts]),
-            np.concatenate([part.p for part in parts]),
-        )
-
-
 class PixelArray:
     """The pixels of one camera and what they remember between frames.
 
     Args:
         height, width: size in pixels, at most 65536 each.
-        sensor: thresholds, refractory time and noise.
-        seed: of the thresholds' mismatch and the noise.
+        sensor: preset or sensor.
+        seed: of the mismatch and of all noise.
+
+    Attributes:
+        on, off: thresholds, float32 [H, W].
+        noise: what makes random events; knows the hot pixels.
     """
 
     def __init__(self, height: int, width: int, sensor: str | Sensor = "ideal", seed: Seed = 0) -> None:
         if not (0 < height <= 65536 and 0 < width <= 65536):
             raise InputError(f"a sensor of {height}×{width} pixels cannot be simulated; give sides of 1 to 65536")
         self.height, self.width = int(height), int(width)
-        self.sensor = get_sensor(sensor)
+        self.sensor = sensor = get_sensor(sensor)
         self._rng = np.random.default_rng(seed)
-        self.on = self._thresholds(self.sensor.threshold_on)  # float32 [H, W]
-        self.off = self._thresholds(self.sensor.threshold_off)  # float32 [H, W]
-        self._last = np.full((height, width) if self.sensor.refractory_us else (1, 1), _NEVER, np.int64)
+        self.on = self._thresholds(sensor.threshold_on)
+        self.off = self._thresholds(sensor.threshold_off)
+        self._least = float(min(self.on.min(), self.off.min()))
+        self._last = np.full((height, width) if sensor.refractory_us else (1, 1), _NEVER, np.int64)
         self._level: NDArray[np.float64] | None = None  # [H, W]; float64: ten thousand thresholds add up
+        self._lower, self._upper = np.empty((2, self.height, self.width), np.float32)  # see kernels
         self._log: NDArray[np.float32] | None = None  # [H, W] of the frame before
-        self._t = 0
+        self._seen: NDArray[np.float32] | None = None  # [H, W]: the same after the low-pass
+        self._t = self._start = 0
         self._words = np.empty(max(1024, height * width // 4), np.int64)
+        # What depends on the light is looked up in tables over log intensity.
+        ends = sensor.log_intensity(np.array([[0, 255]], np.uint8))[0]
+        self._scale = ends[0], np.float32((_ENTRIES - 1) / (ends[1] - ends[0]))
+        light = sensor.intensity(np.linspace(ends[0], ends[1], _ENTRIES))
+        self._corner = 2e-6 * math.pi * sensor.bandwidth_hz * (light + 0.1) / 1.1  # 2πf in 1/µs, float64 [K]
+        self._curves_of, self._curves = (0, 0), (np.empty((0, 1), np.float32), np.empty((0, 1), np.float32))
+        shot_hz = sensor.shot_noise_hz * (1 - 0.75 * light)
+        hot = sensor.hot_share, sensor.hot_hz
+        self.noise = Noise(self._rng, self.height, self.width, sensor.noise_hz, shot_hz, *self._scale, *hot)
+        self._readout = Readout(sensor.readout_hz, sensor.readout_wait_us, sensor.tick_us)
+
+    @property
+    def lost(self) -> int:
+        """Number of events that the readout has lost so far."""
+        return self._readout.lost
 
     def _thresholds(self, nominal: float) -> NDArray[np.float32]:
         shape = (self.height, self.width)
@@ -146,6 +294,13 @@ class PixelArray:
             return np.full(shape, nominal, np.float32)
         spread = np.float32(self.sensor.threshold_sigma) * self._rng.standard_normal(shape, dtype=np.float32)
         return np.maximum(np.float32(nominal) + spread, np.float32(nominal / 4))
+
+    def reset(self) -> None:
+        """Forget the scene, as at a cut: the next frame is a first one again, at a time that is later.
+
+        The camera stays the same: thresholds, hot pixels, and where its random numbers have got to.
+        """
+        self._level = None
 
     def step(
         self,
@@ -167,47 +322,78 @@ class PixelArray:
             max_steps: … and no more often than this.
 
         Raises:
-            InputError: a time that does not rise, a gap over LONGEST_STEP_US, or a frame of another size.
+            InputError: a time that does not rise, a gap over LONGEST_STEP_US, a frame of another size, or one that is
+                not finite, after which the pixels are of no use until `reset`.
         """
         if log.shape != (self.height, self.width):
             raise InputError(f"a frame has shape {log.shape}, the sensor {self.height}×{self.width}; resize it first")
         log = np.ascontiguousarray(log, np.float32)
         t_us = int(t_us)
-        if self._level is None or self._log is None:
-            self._level, self._log, self._t = log.astype(np.float64), log, t_us
-            return Columns.join([])
-        span = t_us - self._t
-        if span <= 0:
+        if self._log is not None and t_us <= self._t:
             raise InputError(f"a frame at {t_us} µs follows one at {self._t} µs; give frames with rising times")
+        if self._level is None or self._log is None or self._seen is None:
+            return self._begin(log, t_us)
+        span = t_us - self._t
         if span > LONGEST_STEP_US:
             raise InputError(f"{span / 1e6:.0f} s lie between two frames; cut the video there")
-        pixels = (
-            self._level,
-            self.on,
-            self.off,
-            self._last,
-            self._t,
-            span,
-            int(self.sensor.refractory_us),
-            self._words,
-        )
+        lifts = self._lift(self._t), self._lift(t_us)
+        bounds = self._level, self._lower, self._upper, self.on, self.off, self._least
+        pixels = *lifts, *bounds, self._last, self._t, span, int(self.sensor.refractory_us), self._words
+        slow = bool(self.sensor.bandwidth_hz)
         if flows is None:
-            self._words, count = cross(self._log, log, *pixels)
+            seen = log
+            if slow:
+                seen = np.empty_like(log)
+                blend, lag = self._low_pass(span, 1)
+                low_pass(self._log, log, self._seen, *self._scale, blend[0], lag[0], seen)
+            self._words, count = cross(self._seen, seen, *pixels)
+            self._seen = seen
         else:
-            self._words, count = cross_along(self._log, log, *flows, float(step_px), int(max_steps), *pixels)
-        if self.sensor.noise_hz:
-            count = self._add_noise(count, span)
+            tables = self._low_pass(span, int(max_steps) if slow else 0)
+            path = *flows, float(step_px), int(max_steps), self._seen, *self._scale, *tables
+            self._words, count = cross_along(self._log, log, *path, *pixels)
+            self._seen = self._seen if slow else log
+        if count < 0:
+            raise _not_finite()
+        if self.sensor.jitter_us:
+            shift(self._words, count, self._rng, float(self.sensor.jitter_us), span)
+        if self.noise:
+            self._words, count = self.noise.add(self._words, count, log, span)
         columns = Columns(*sort(self._words, count, self._t, span))
+        if self._readout:
+            columns = self._readout.send(columns, self._t, t_us)
         self._log, self._t = log, t_us
         return columns
 
-    def _add_noise(self, count: int, span: int) -> int:
-        number = int(self._rng.poisson(self.sensor.noise_hz * span * 1e-6 * self.height * self.width))
-        if count + number > len(self._words):
-            self._words = np.concatenate([self._words, np.empty(count + number, np.int64)])
-        t = self._rng.integers(1, span + 1, number)
-        y = self._rng.integers(0, self.height, number)
-        x = self._rng.integers(0, self.width, number)
-        p = self._rng.integers(0, 2, number)
-        self._words[count : count + number] = t << 33 | y << 17 | x << 1 | p
-        return count + number
+    def _begin(self, log: NDArray[np.float32], t_us: int) -> Columns:
+        if not np.isfinite(log).all():
+            raise _not_finite()
+        self._level = log.astype(np.float64)
+        if self.sensor.leak_hz:  # as if it had leaked for long: anywhere between one ON event and the next
+            self._level -= self._rng.random(log.shape, np.float32) * self.on
+        set_bounds(self._level, self.on, self.off, self._lower, self._upper)
+        columns = Columns.join([])
+        if self._readout and self._log is not None:  # a cut: what was late comes now
+            columns = self._readout.send(columns, self._t, t_us)
+        self._log, self._seen = log, log.copy() if self.sensor.bandwidth_hz else log
+        self._t = self._start = t_us
+        return columns
+
+    def _lift(self, t_us: int) -> float:
+        """What leaking has added by then: a level that sinks is kept as log intensity that rises, alike for all."""
+        return self.sensor.leak_hz * self.sensor.threshold_on * 1e-6 * (t_us - self._start)
+
+    def _low_pass(self, span: int, most: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The tables that `kernels.low_pass` takes, for 1 … `most` equal parts of `span` µs: float32 [most, K] each."""
+        if (span, most) != self._curves_of:
+            turn = self._corner * (span / np.arange(1, most + 1)[:, None])
+            gone = -np.expm1(-turn)
+            self._curves = gone.astype(np.float32), (1 - gone / turn).astype(np.float32)
+            self._curves_of = span, most
+        return self._curves
+
+
+def _not_finite() -> InputError:
+    return InputError(
+        "a frame's log intensity is not finite or beyond all measure; give pictures without NaN and infinity"
+    )
