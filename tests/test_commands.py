@@ -90,6 +90,61 @@ def test_wrong_material(capsys, tmp_path, pictures):
     assert "none" in refused(capsys, *probe, "--out", tmp_path / "p")
 
 
+def test_simulate_names_its_sensors_and_previews(capsys, tmp_path, pictures):
+    from evlift.simulate import SENSORS
+
+    with pytest.raises(SystemExit):
+        main(["simulate", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert ", ".join(SENSORS) in text and ".mp4" in text
+    out = tmp_path / "out"
+    assert "name it .png" in refused(capsys, "simulate", pictures, "--out", out, "--preview", tmp_path / "p.txt")
+    assert "ideal" in refused(capsys, "simulate", pictures, "--out", out, "--sensor", "eye")
+    line = refused(capsys, "simulate", pictures, "--out", out, "--motion", '{"speed": 3}')
+    assert "motion has no speed" in line
+    assert not out.exists()
+
+
+def test_simulate_writes_recordings_or_a_collection(capsys, tmp_path, pictures):
+    video = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 25, (96, 64))
+    still = cv2.imread(str(pictures / "images" / "00.png"))
+    for i in range(12):
+        writer.write(np.roll(still, 2 * i, axis=1))
+    writer.release()
+    for source, name, frames in ((video, "shot-000", 12), (pictures, "03", 1)):
+        out = tmp_path / f"of-{source.stem}"
+        for _ in range(2):  # the second time all is there
+            argv = ["simulate", source, "--out", out, "--as", "recording", "--seed", 3, "--size", "[32,48]"]
+            assert main([str(a) for a in [*argv, "--preview", out.with_suffix(".gif")]]) == 0
+        assert "recordings" in capsys.readouterr().out
+        assert main(["info", str(out / name), "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["height"], facts["width"], facts["frames"]) == (32, 48, frames) and facts["events"] > 0
+        assert "other settings" in refused(capsys, *argv[:-2])
+        assert out.with_suffix(".gif").stat().st_size > 0
+    line = refused(capsys, "simulate", video, "--out", tmp_path / "of-v", "--as", "collection")
+    assert "holds no collection" in line
+    pairs = tmp_path / "pairs"
+    argv = [
+        "simulate",
+        video,
+        "--out",
+        pairs,
+        "--window_us",
+        80_000,
+        "--preview",
+        tmp_path / "v.mp4",
+        "--licence",
+        "CC0",
+    ]
+    assert main([str(a) for a in argv]) == 0
+    assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 11
+    capsys.readouterr()
+    assert main(["info", str(pairs), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["licence"] == "CC0"
+
+
 def test_the_road_from_pictures_to_figures(capsys, tmp_path, pictures):
     pairs, run, measured = tmp_path / "pairs", tmp_path / "run", tmp_path / "measured"
     preview = tmp_path / "preview.png"

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Events",
+    "SimulatedPairs",
     "collection",
     "convert",
     "downstream",
@@ -36,6 +37,7 @@ __all__ = [
 
 _ROOM_OF = {
     "Events": "events",
+    "SimulatedPairs": "collection",
     "convert": "events",
     "load_encoder": "encoder",
     "load_teacher": "teachers",
@@ -47,7 +49,7 @@ _ROOM_OF = {
 
 if TYPE_CHECKING:
     from . import collection, downstream, encoder, errors, events, objective, represent, simulate, teachers, train, view
-    from .collection import open_collection
+    from .collection import SimulatedPairs, open_collection
     from .encoder import load_encoder
     from .events import Events, convert, open_recording, write_recording
     from .teachers import load_teacher

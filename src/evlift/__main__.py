@@ -33,47 +33,91 @@ def _demo(args: Namespace) -> None:
 
 
 def _simulate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("source", type=str, help="a video, or a folder of pictures (labels in labels/ come along)")
+    from typing import Literal
+
+    from .simulate import SENSORS
+
     parser.add_argument(
-        "--out", type=str, required=True, help="the collection's folder; an unfinished one is continued"
+        "source", type=str, help="a video, or a folder of pictures (labels/ and depth/ beside them come along)"
     )
-    parser.add_argument("--sensor", type=str, default="ideal", help="sensor preset: ideal, davis240")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sensor's mismatch and of the motion")
+    parser.add_argument("--out", type=str, required=True, help="folder to make; an unfinished one is continued")
     parser.add_argument(
-        "--size", type=tuple[int, int], default=None, help="[height, width] of the frames; default: as is"
+        "--as",
+        dest="kind",
+        type=Literal["collection", "recording"],
+        default="collection",
+        help="collection: pairs with splits, to train on. recording: a packed recording of each shot or picture",
+    )
+    parser.add_argument("--sensor", type=str, default="ideal", help=f"sensor preset: {', '.join(SENSORS)}")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sensor and of the motion")
+    parser.add_argument(
+        "--size",
+        type=tuple[int, int],
+        default=None,
+        help="[height, width] of sensor and frames: the largest centre crop of that aspect, resized. Default: as is",
     )
     parser.add_argument(
-        "--val_fraction", type=float, default=0.2, help="last share of each shot, or of the pictures, held out"
+        "--preview",
+        type=str,
+        default=None,
+        help="also draw image, events and flow of some pairs: a sheet (.png) or a video (.mp4, .gif)",
     )
-    parser.add_argument(
-        "--shake_px", type=float, default=6.0, help="video: amplitude of the added hand-held motion in pixels"
+    parser.add_argument("--licence", type=str, default="", help="licence of the source, in words, kept with the data")
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument("--variants", type=int, default=1, help="camera motions over each picture")
+    pictures.add_argument(
+        "--motion",
+        type=dict,
+        default={},
+        help='arguments of evlift.simulate.pair_from_image, such as {"motion_px": [2, 40], "duration_us": 50000}',
     )
-    parser.add_argument(
-        "--window_us", type=int, default=100_000, help="video: length of the event window before a frame"
-    )
-    parser.add_argument(
-        "--held_out_shots", type=list[int], default=[], help="video: shots kept whole for the split `test`"
-    )
-    parser.add_argument("--variants", type=int, default=1, help="pictures: simulated camera motions over each")
-    parser.add_argument("--preview", type=str, default=None, help="also draw a picture (.png) of some pairs")
+    video = parser.add_argument_group("video")
+    video.add_argument("--shake_px", type=float, default=6.0, help="amplitude of added hand-held motion; 0 for none")
+    video.add_argument("--max_frames", type=int, default=None, help="leave out the frames after so many")
+    video.add_argument("--window_us", type=int, default=100_000, help="length of the event window before a frame")
+    splits = parser.add_argument_group("splits of a collection")
+    splits.add_argument("--val_fraction", type=float, default=0.2, help="last share of each shot, or of the pictures")
+    splits.add_argument("--held_out_shots", type=list[int], default=[], help="shots kept whole for the split `test`")
 
 
 def _simulate(args: Namespace) -> None:
-    from .collection import build_from_images, build_from_video
+    from .collection import build_from_images, build_from_video, record_images, record_video
 
-    source = Path(args.source)
-    common = dict(sensor=args.sensor, seed=args.seed, size=args.size, val_fraction=args.val_fraction, progress=True)
-    if source.is_dir():
-        collection = build_from_images(source, args.out, variants=args.variants, **common)
-    else:
-        video = dict(shake_px=args.shake_px, window_us=args.window_us, held_out_shots=tuple(args.held_out_shots))
-        collection = build_from_video(source, args.out, **video, **common)
+    source, out, pairs = Path(args.source), Path(args.out), args.kind == "collection"
     if args.preview:
-        from .view import save_picture
-        from .view.pairs import preview
+        from .view.pairs import check_preview
 
-        save_picture(Path(args.preview), preview(collection))
-    _print_table(collection.describe(), title=str(args.out))
+        check_preview(args.preview)  # before the work, not after it
+    motion = {key: tuple(value) if isinstance(value, list) else value for key, value in args.motion.items()}
+    common: dict[str, Any] = dict(sensor=args.sensor, seed=args.seed, size=args.size, licence=args.licence)
+    if source.is_dir():
+        common |= dict(variants=args.variants, motion=motion)
+        if pairs:
+            collection = build_from_images(source, out, val_fraction=args.val_fraction, **common)
+        else:
+            recordings = record_images(source, out, **common)
+    else:
+        common |= dict(shake_px=args.shake_px, max_frames=args.max_frames)
+        if pairs:
+            splits = dict(val_fraction=args.val_fraction, held_out_shots=tuple(args.held_out_shots))
+            collection = build_from_video(source, out, window_us=args.window_us, **splits, **common)
+        else:
+            recordings = record_video(source, out, **common)
+    if args.preview:
+        from .view.pairs import preview_images, preview_video
+
+        if source.is_dir():
+            preview_images(args.preview, source, args.size, args.sensor, args.seed, motion)
+        else:
+            preview_video(
+                args.preview, map(collection.recording, collection.info["recordings"]) if pairs else recordings
+            )
+    if pairs:
+        _print_table(collection.describe(), title=str(out))
+        return
+    facts: dict[str, Any] = {"recordings": len(recordings), "events": sum(len(recording) for recording in recordings)}
+    facts["sizes"] = sorted({f"{recording.height}×{recording.width}" for recording in recordings})
+    _print_table(facts | {"sensor": args.sensor, "seed": args.seed}, title=str(out))
 
 
 def _pretrain_arguments(parser: ArgumentParser) -> None:
@@ -259,7 +303,11 @@ Arguments = Callable[["ArgumentParser"], None]
 COMMANDS: dict[str, tuple[str, Arguments, Callable[[Namespace], None]]] = {
     "demo": ("pretrain on the packaged street video and show what was learned", _demo_arguments, _demo),
     "convert": ("make packed recordings of recordings in any format", _convert_arguments, _convert),
-    "simulate": ("make a collection of image–event pairs from a video or pictures", _simulate_arguments, _simulate),
+    "simulate": (
+        "make events of a video or pictures: pairs to train on, or recordings",
+        _simulate_arguments,
+        _simulate,
+    ),
     "pretrain": ("distil an image model into an event encoder", _pretrain_arguments, _pretrain),
     "probe": ("measure a frozen encoder with a linear head", _probe_arguments, _probe),
     "info": ("tell what a recording, collection, run or encoder is", _info_arguments, _info),

@@ -42,6 +42,9 @@ class DataConfig:
     """Amplitude of the hand-held camera motion that is added to a video, in pixels of the video."""
     window_us: int = 100_000
     """Length of the event window before a video frame, in microseconds."""
+    on_the_fly: bool = False
+    """A video: make the events of a pair whenever it is asked for, from frames decoded once, and keep no recording.
+    Otherwise the video is made a collection first. (Pictures are always simulated on the fly.)"""
     val_fraction: float = 0.2
     """Held out: the last share of every shot of a video, or of the pictures in a folder."""
     held_out_shots: tuple[int, ...] = ()

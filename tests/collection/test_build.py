@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evlift.collection import build, build_from_images, build_from_video, open_collection
-from evlift.collection.build import split_of
+from evlift.collection import build_from_images, build_from_video, footage, open_collection
+from evlift.collection.clips import split_of
 from evlift.collection.pictures import read_labels
 from evlift.errors import ConfigError, InputError, RunError
 from evlift.simulate import events_from_video, read_video, shake
@@ -151,7 +151,7 @@ def test_a_still_camera_gives_empty_pairs_that_are_set_aside(tmp_path):
 def test_the_same_build_again_changes_nothing_and_reads_no_video(built, video, monkeypatch):
     collection, options = built
     before = files(collection.path)
-    monkeypatch.setattr(build, "iter_video", None)
+    monkeypatch.setattr(footage, "iter_video", None)
     again = build_from_video(video, collection.path, **options)
     assert again.pairs.equals(collection.pairs) and files(collection.path) == before
 
@@ -182,7 +182,7 @@ def test_a_killed_build_keeps_what_was_finished_and_goes_on(built, video, tmp_pa
     out = tmp_path / "c"
     script = f"""
 import os, sys
-from evlift.collection import assemble, build, build_from_video
+from evlift.collection import assemble, build_from_video, footage
 calls = 0
 def die_at(name, module, count):
     real = getattr(module, name)
@@ -195,7 +195,7 @@ def die_at(name, module, count):
     setattr(module, name, called)
 moment = {moment!r}
 if moment == "in a recording":
-    die_at("Frame", build, 25)
+    die_at("Frame", footage, 25)
 elif moment == "before its rows":
     die_at("write_pairs", assemble, 2)
 else:
@@ -326,6 +326,25 @@ def test_pictures_of_several_sizes_and_a_bad_one(pictures, tmp_path, make):
     assert sorted(line.split(":")[0] for line in told["problems"]) == ["set aside 01.jpg", "set aside 02.jpg"]
     again = build_from_images(pictures, tmp_path / "c", progress=False)
     assert again.describe() == told
+
+
+def test_what_one_picture_cannot_be_used_for_never_ends_a_build(pictures, tmp_path, make):
+    make.save_jpeg(pictures / "images" / "10.jpg", make.photograph(3, 20, 2100))  # a recording has no room for it
+    (pictures / "depth").mkdir()
+    np.save(pictures / "depth" / "03.npy", np.full((60, 80), -1.0))
+    np.save(pictures / "depth" / "05.npy", np.linspace(1, 5, 4800).reshape(60, 80))
+    make.save_labels(pictures / "labels" / "06.png", make.photograph(1, 60, 80))  # colours
+    (pictures / "images" / "07.jpg").unlink()
+    (pictures / "images" / "07.jpg").symlink_to(tmp_path / "gone.jpg")
+    flat = build_from_images(pictures, tmp_path / "c", motion={"kind": "planar"}, progress=False)
+    collection = build_from_images(pictures, tmp_path / "d", progress=False)
+    told = {line.split(":")[0].split(",")[0]: line for line in collection.describe()["problems"]}
+    assert sorted(told) == [f"set aside {name}.jpg" for name in ("03", "06", "07", "10")]
+    assert "2048×1024" in told["set aside 10.jpg"] and "colours" in told["set aside 06.jpg"]
+    assert collection.describe()["complete"] and sum(collection.splits.values()) == 7
+    assert sum(flat.splits.values()) == 8  # planar motion leaves depth alone
+    counts = [{r["shot"]: r["events"] for r in c.pairs.to_pylist()} for c in (flat, collection)]
+    assert [shot for shot in counts[1] if counts[0][shot] != counts[1][shot]] == [5]
 
 
 def test_pictures_of_one_size(pictures, tmp_path):

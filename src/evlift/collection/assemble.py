@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import InputError, RunError
 from ..events import Events, Frame, Recording, write_recording
 from ..files import alone, holds_others
+from ..simulate import Sensor
 from .store import FORMAT, VERSION, Collection, open_collection, read_info, write_info, write_pairs
 
 
@@ -65,7 +66,7 @@ def assemble(out: Path, header: dict[str, Any], plan: Callable[[], list[Job]], p
         }
         info |= {"recordings": finished, "problems": problems}
         write_info(out, info)
-        for job in _shown(jobs, progress):
+        for job in shown(jobs, progress):
             if job.name in finished:
                 continue
             _clear(out / "recordings", job.name)
@@ -129,7 +130,11 @@ def _check_same(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             f"{out} was built from another source ({old['source'].get('path')}, SHA-256 "
             f"{str(old['source'].get('sha256'))[:12]}…); give another folder"
         )
-    before, now = old["settings"], new["settings"]
+    before, now = (
+        # What a sensor of an older evlift did not have is off.
+        {**settings, "sensor": asdict(Sensor()) | settings.get("sensor", {})}
+        for settings in (old["settings"], new["settings"])
+    )
     changed = [
         f"{k}: {before.get(k)} → {now.get(k)}" for k in sorted(before.keys() | now) if before.get(k) != now.get(k)
     ]
@@ -139,7 +144,8 @@ def _check_same(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         )
 
 
-def _shown(jobs: list[Job], progress: bool) -> Iterable[Job]:
+def shown(jobs: Sequence[Any], progress: bool) -> Iterable[Any]:
+    """The jobs one by one, with a progress bar where the output is a terminal."""
     if not (progress and sys.stderr.isatty()):
         return jobs
     from rich.console import Console
@@ -158,7 +164,9 @@ def hash_files(files: Iterable[Path], folder: Path | None = None) -> str:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         except OSError as error:
-            raise InputError(f"cannot read {file} ({error.strerror}); check the file") from error
+            if folder is None:
+                raise InputError(f"cannot read {file} ({error.strerror}); check the file") from error
+            digest = sha256(b"unreadable")  # one bad file of many is set aside when its turn comes
         if folder is not None:
             listing.update(f"{file.relative_to(folder).as_posix()}\0{digest.hexdigest()}\n".encode())
     return digest.hexdigest() if folder is None else listing.hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,17 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError
 from ..events import Events, Frame, Recording
+from ..events.packed import check_size as check_sensor_size
 from ..files import write_atomic
-from ..simulate import Sensor, VideoSimulator, find_shots, get_sensor, iter_video, pair_from_image, shake
+from ..simulate import Sensor, get_sensor
 from .assemble import Job, Made, assemble, hash_files
-from .pairs import check_motion
-from .pictures import Picture, picture_size, pictures_by_split, read_labels, read_picture, sort_out
+from .clips import boundary as first_held_out
+from .clips import split_of
+from .footage import Footage, read_still
+from .pictures import Picture, picture_size, pictures_by_split, sort_out
+from .simulated import check_motion
 from .store import Collection
-from .transform import centre_view, check_size
+from .transform import check_size
 
 PICTURES_A_RECORDING = 32
 """Still pictures in one recording: enough that folders stay few, few enough that a kill loses seconds of work."""
@@ -109,34 +112,23 @@ def build_from_video(
     }
 
     def plan() -> list[Job]:
-        times: list[int] = []
-
-        def watched() -> Iterator[NDArray[np.uint8]]:
-            for frame, t_us in iter_video(video, max_frames):
-                times.append(t_us)
-                yield frame
-
-        shots = find_shots(watched())
-        unknown = [shot for shot in held_out if not 0 <= shot < len(shots)]
+        footage = Footage(video, resolved, seed, size, shake_px, max_frames)
+        header["problems"] = footage.problems
+        shots = range(len(footage.shots))
+        unknown = [shot for shot in held_out if shot not in shots]
         if unknown:
             raise ConfigError(
                 f"held_out_shots has {unknown}, but {video} only shots 0…{len(shots) - 1}; choose of these"
             )
-        # Events and frames are written one after the other, and a long shot's do not fit in memory: hence two readers.
-        seen, kept = _Reel(video, size), _Reel(video, size)
 
-        def make(shot: int, start: int, stop: int) -> Made:
-            drawn = int(np.random.default_rng([int(seed), shot]).integers(2**31))
-            height, width = seen.size
-            simulator = VideoSimulator(height, width, resolved, drawn)
-            clock = np.array(times[start:stop]) - times[start]
-            chunks = (simulator.push(frame, t) for frame, t in seen.clip(start, clock, shake_px, drawn))
-            frames = (Frame(t, frame) for frame, t in kept.clip(start, clock, shake_px, drawn))
-            boundary = None if shot in held_out else _boundary(clock, val_fraction)
+        def make(shot: int) -> Made:
+            clock = footage.clock(shot)
+            chunks, frames = footage.record(shot)
+            boundary = None if shot in held_out else first_held_out(clock, val_fraction)
             rows = partial(_video_rows, shot, clock, boundary, window_us, window_events)
-            return Made(chunks, frames, height, width, rows)
+            return Made(chunks, frames, footage.height, footage.width, rows)
 
-        return [Job(f"shot-{shot:03d}", partial(make, shot, *span)) for shot, span in enumerate(shots)]
+        return [Job(f"shot-{shot:03d}", partial(make, shot)) for shot in shots]
 
     return assemble(out, header, plan, progress)
 
@@ -209,20 +201,17 @@ def build_from_images(
             clock = 0
             for shot, picture in enumerate(pictures, first):
                 try:
-                    image, _ = read_picture(picture.path)
-                    labels = None if picture.labels is None else read_labels(picture.labels)
+                    still = read_still(picture, size)
                 except InputError as error:
                     problems.append(f"set aside {picture.path.name}: {error}")
                     continue
-                if size is not None:
-                    view = centre_view(image.shape[0], image.shape[1], size)
-                    image, labels = view.image(image), None if labels is None else view.labels(labels)
-                kept = None if labels is None else _keep_labels(out, label, picture, labels)
+                kept = None if still.labels is None else _keep_labels(out, label, picture, still.labels)
                 for variant in range(variants):
-                    drawn = int(
-                        np.random.default_rng([int(seed), variant, *picture.path.name.encode()]).integers(2**31)
-                    )
-                    pair = pair_from_image(image, sensor=resolved, seed=drawn, **motion)
+                    try:
+                        pair = still.pair(variant, resolved, seed, motion)
+                    except InputError as error:  # such as a depth map that cannot be
+                        problems.append(f"set aside {picture.path.name}, variant {variant}: {error}")
+                        continue
                     t0, t1 = clock, clock + pair.duration_us + 1  # half-open: an event at the very end is still in
                     events = pair.events
                     yield Events(events.x, events.y, events.t + t0, events.p, events.height, events.width)
@@ -232,7 +221,7 @@ def build_from_images(
                             f"set aside {picture.path.name}, variant {variant}: no events, its picture is flat"
                         )
                     rows.append(_row(label, len(frames), t1 - 1, t0, t1, held, shot, len(events), kept))
-                    frames.append(Frame(t1 - 1, image))
+                    frames.append(Frame(t1 - 1, pair.image))
                     clock = t1
 
         height, width = size or picture_size(pictures[0].path)
@@ -243,9 +232,13 @@ def build_from_images(
         first = 0
         for split, part in parts.items():
             good, sizes, problems = sort_out(part)
-            header.setdefault("problems", []).extend(problems)
             groups: dict[tuple[int, int], list[Picture]] = {}
             for picture, own in zip(good, sizes, strict=True):
+                try:
+                    check_sensor_size(*(size or own))
+                except InputError as error:
+                    problems.append(f"set aside {picture.path.name}: {error}, or give a size")
+                    continue
                 groups.setdefault(size or own, []).append(picture)  # one sensor size a recording
             for group in groups.values():
                 for start in range(0, len(group), PICTURES_A_RECORDING):
@@ -253,45 +246,13 @@ def build_from_images(
                     label = f"{split}-{len(jobs):05d}"
                     jobs.append(Job(label, partial(make, label, split, first, some)))
                     first += len(some)
+            header.setdefault("problems", []).extend(problems)
         if not jobs:
-            raise InputError(f"none of the pictures in {folder} can be read; give others")
+            reason = f" ({header['problems'][0]})" if header["problems"] else ""
+            raise InputError(f"none of the pictures in {folder} can be used{reason}; give others")
         return jobs
 
     return assemble(out, header, plan, progress)
-
-
-def split_of(t0_us: int, t_image_us: int, boundary_us: int) -> str:
-    """The split of the pair with this window start and image time, when all from `boundary_us` on is held out."""
-    if t0_us >= boundary_us:
-        return "val"
-    return "train" if t_image_us < boundary_us else "gap"
-
-
-def _boundary(clock: NDArray[np.int64], val_fraction: float) -> int:
-    """The time of the first held-out frame; past the end when none is."""
-    held_out = round(val_fraction * len(clock))
-    return int(clock[-held_out]) if held_out else int(clock[-1]) + 1
-
-
-class _Reel:
-    """A video that is read forwards, so that going through it shot by shot decodes it once."""
-
-    def __init__(self, video: Path, size: tuple[int, int] | None):
-        self._video, self._size = video, size
-        self._frames, self._at = iter_video(video, size=size), 0
-        first, _ = next(iter_video(video, 1, size))
-        self.size = first.shape[:2]
-
-    def clip(
-        self, start: int, clock: NDArray[np.int64], shake_px: float, seed: int
-    ) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        """The frames from `start` on with the times `clock`, shaken by a hand."""
-        if start < self._at:
-            self._frames, self._at = iter_video(self._video, size=self._size), 0
-        for t_us in clock.tolist():
-            frame, _ = next(islice(self._frames, max(0, start - self._at), None))
-            start = self._at = max(start, self._at) + 1
-            yield (shake(frame[None], shake_px, seed, times_us=np.array([t_us]))[0] if shake_px else frame), t_us
 
 
 def _video_rows(
@@ -331,8 +292,6 @@ def _window_start(recording: Recording, t1: int, begin: int, window_us: int, win
 def _keep_labels(out: Path, recording: str, picture: Picture, labels: NDArray) -> str:
     file = f"labels/{recording}/{picture.path.stem}.png"
     (out / file).parent.mkdir(parents=True, exist_ok=True)
-    if labels.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{picture.labels} holds {labels.dtype} values; give classes of 8 or 16 bits")
     good, data = cv2.imencode(".png", labels)
     if not good:
         raise InputError(f"{picture.labels} cannot be written as PNG; give classes of 8 or 16 bits")

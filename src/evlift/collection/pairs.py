@@ -6,37 +6,28 @@ for `dataset[(epoch, index)]` from a batch sampler; `dataset[index]` is epoch 0.
 
 from __future__ import annotations
 
-import logging
-import math
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
-from ..errors import ConfigError, InputError
+from ..errors import InputError
 from ..events import Recording
 from ..represent import Representation
-from ..simulate import Sensor, get_sensor, pair_from_image
-from .pictures import VOID, Picture, image_files, pictures_by_split, read_labels, read_picture, sort_out
+from ..simulate import Sensor
+from .clips import choose_clips, open_film
+from .items import Item, Key, check_seed, epoch_and_index, label_item, make_item, prepare_worker
+from .pictures import pictures_by_split
+from .simulated import SimulatedPairs
 from .store import SPLITS, Collection, is_collection, open_collection
 from .transform import View, centre_view, check_scale, check_size, draw
 
-logger = logging.getLogger(__name__)
-
 OPEN_RECORDINGS = 64
 """Recordings that a worker keeps open: each holds file handles and a mapping."""
-
-
-Item = dict[str, Any]
-Key = int | tuple[int, int]
 
 
 class PairDataset(Dataset):
@@ -76,7 +67,7 @@ class PairDataset(Dataset):
         self.collection = collection if isinstance(collection, Collection) else open_collection(collection)
         self.representation = representation
         self.size = None if size is None else check_size(size)
-        self.scale, self.flip, self.augment, self.seed = check_scale(scale), flip, augment, _check_seed(seed)
+        self.scale, self.flip, self.augment, self.seed = check_scale(scale), flip, augment, check_seed(seed)
         self.ignore_label = ignore_label
         rows = self.collection.split(split)
         if rows.num_rows == 0 or split not in SPLITS:
@@ -101,8 +92,8 @@ class PairDataset(Dataset):
 
     def __getitem__(self, key: Key) -> Item:
         """One pair; `key` is an index, or (epoch, index). Raises IndexError past the end, InputError for bad files."""
-        _prepare_worker()
-        epoch, index = _epoch_and_index(key, len(self))
+        prepare_worker()
+        epoch, index = epoch_and_index(key, len(self))
         recording = self._recording_of(index)
         frame = recording.frame(int(self._frame[index]))
         height, width = recording.height, recording.width
@@ -117,11 +108,11 @@ class PairDataset(Dataset):
         if self._buffer is None or self._buffer.shape != shape:  # a new grid would cost as much as filling it
             self._buffer = np.empty(shape, np.float32)
         grid = self.representation(window, out=self._buffer)
-        item = _item(index, view.image(_colour(frame)), view.grid(grid))
+        item = make_item(index, view.image(_colour(frame)), view.grid(grid))
         if self.labelled:
             file = self._labels[index]
             path = None if file is None else self.collection.path / file
-            item["labels"] = _label_item(path, view, (height, width), 1, self.ignore_label)
+            item["labels"] = label_item(path, view, (height, width), 1, self.ignore_label)
         return item
 
     def _view(self, epoch: int, index: int, height: int, width: int) -> View:
@@ -145,88 +136,6 @@ class PairDataset(Dataset):
         return self._open[name]
 
 
-class SimulatedPairs(Dataset):
-    """Pairs made on the fly from still pictures: each gets a random camera motion that ends in the picture itself.
-
-    Items are those of `PairDataset`. The picture is cropped, scaled and mirrored first and the events are simulated at
-    the item's own size, as a sensor of that size would see the scene.
-
-    Args:
-        pictures: a folder (see `image_files`), or the pictures themselves.
-        representation: what makes a grid of the events.
-        size: height and width of an item.
-        sensor: the simulated sensor, or the name of one.
-        scale, flip, augment, seed, ignore_label: as in `PairDataset`; `seed` also draws the motion, and without
-            `augment` a picture has the same motion in every epoch.
-        motion: further arguments of `simulate.pair_from_image` by name: `motion_px`, `rotation`, `duration_us`, …
-
-    A picture that cannot be read is set aside: `problems` has a line on each, and `logging` warns. One whose header is
-    good but whose pixels turn out damaged gives its place to the next good one, with a warning.
-
-    Raises:
-        InputError: no picture that can be read; a label map of another size than its picture.
-        ConfigError: a size, scale or sensor that cannot be used.
-    """
-
-    def __init__(
-        self,
-        pictures: str | Path | Sequence[Picture],
-        representation: Representation,
-        size: tuple[int, int] = (192, 256),
-        sensor: str | Sensor = "ideal",
-        scale: tuple[float, float] = (0.5, 1.0),
-        flip: bool = True,
-        augment: bool = True,
-        seed: int = 0,
-        ignore_label: int | None = None,
-        motion: Mapping[str, Any] | None = None,
-    ):
-        self.representation = representation
-        self.size, self.scale, self.seed = check_size(size), check_scale(scale), _check_seed(seed)
-        self.sensor, self.flip, self.augment, self.ignore_label = get_sensor(sensor), flip, augment, ignore_label
-        self.motion = check_motion(self.sensor, motion)
-        found = image_files(pictures) if isinstance(pictures, (str, Path)) else list(pictures)
-        self.pictures, _, self.problems = sort_out(found)
-        if not self.pictures:
-            reason = f" ({self.problems[0]})" if self.problems else ""
-            raise InputError(f"none of {len(found)} pictures can be read{reason}; give others")
-        self.labelled = any(picture.labels is not None for picture in self.pictures)
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, key: Key) -> Item:
-        """One pair; `key` is an index, or (epoch, index). Raises IndexError past the end."""
-        _prepare_worker()
-        epoch, index = _epoch_and_index(key, len(self))
-        rng = np.random.default_rng([self.seed, epoch if self.augment else 0, index])
-        motion_seed = int(rng.integers(2**31))
-        drawn = draw(rng, self.scale, self.flip) if self.augment else None
-        for step in range(len(self)):
-            picture = self.pictures[(index + step) % len(self)]
-            # Decoded no smaller than what makes the crop at least an item's size.
-            side = drawn.side if drawn else 1.0
-            try:
-                smallest = (math.ceil(self.size[0] / side), math.ceil(self.size[1] / side))
-                image, reduction = read_picture(picture.path, smallest)
-                height, width = image.shape[:2]
-                full = (height * reduction, width * reduction)
-                view = drawn.view(height, width, self.size) if drawn else centre_view(height, width, self.size)
-                labels = (
-                    _label_item(picture.labels, view, full, reduction, self.ignore_label) if self.labelled else None
-                )
-            except InputError as error:
-                logger.warning(f"set aside {picture.path.name}, took the next picture: {error}")
-                continue
-            seen = view.image(image)
-            events = pair_from_image(seen, sensor=self.sensor, seed=motion_seed, **self.motion).events
-            item = _item(index, seen, self.representation(events))
-            if labels is not None:
-                item["labels"] = labels
-            return item
-        raise InputError(f"none of {len(self)} pictures can be read any more; check the disk")
-
-
 def open_source(
     path: str | Path,
     split: str,
@@ -241,21 +150,35 @@ def open_source(
     val_fraction: float = 0.2,
     ignore_label: int | None = None,
     motion: Mapping[str, Any] | None = None,
+    shake_px: float = 6.0,
+    window_us: int = 100_000,
+    held_out_shots: Sequence[int] = (),
+    frames: str | Path | None = None,
 ) -> PairDataset | SimulatedPairs:
-    """The pairs of one split of whatever `path` is: a collection, or a folder of pictures.
+    """The pairs of one split of whatever `path` is: a collection, a folder of pictures, or a video.
 
     A folder of pictures has the splits that its `train/`, `val/`, `test/` give, or else `train` and `val`, the last
-    `val_fraction` of the sorted pictures (0: all are `train`). `sensor`, `val_fraction` and `motion` do not touch a
-    collection, which was made with its own.
+    `val_fraction` of the sorted pictures (0: all are `train`). A video has those of `build_from_video`, with the same
+    `shake_px`, `window_us` and `held_out_shots`; its frames are decoded into the folder `frames` (see `open_film`). A
+    collection was made with its own sensor, motion and splits: these settings do not touch it.
 
     Raises:
         InputError: nothing there that can be used, or no such split.
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a collection or a folder of pictures")
+        raise InputError(f"{path} does not exist; give a collection, a folder of pictures or a video")
     if path.is_file():
-        raise InputError(f"{path} is a file; give a folder of pictures, or build a collection from a video first")
+        # As large as the training split needs it, so that all splits share one film.
+        clips = choose_clips(
+            open_film(path, frames, size, scale),
+            split,
+            window_us=window_us,
+            shake_px=shake_px,
+            val_fraction=val_fraction,
+            held_out_shots=held_out_shots,
+        )
+        return SimulatedPairs(clips, representation, size, sensor, scale, flip, augment, seed, motion=motion)
     if is_collection(path):
         return PairDataset(
             path,
@@ -274,82 +197,5 @@ def open_source(
     return SimulatedPairs(parts[split], representation, size, sensor, scale, flip, augment, seed, ignore_label, motion)
 
 
-def check_motion(sensor: Sensor, motion: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`motion` as a dict, once it has been tried. Raises ConfigError for a name or value that cannot be used."""
-    motion = dict(motion or {})
-    known = [name for name, one in signature(pair_from_image).parameters.items() if one.kind is one.KEYWORD_ONLY]
-    unknown = sorted(motion.keys() - set(known))
-    if unknown:
-        raise ConfigError(f"motion has no {', '.join(unknown)}; it has {', '.join(known)}")
-    # On a small picture; this also compiles the sensor's kernel before workers are forked, once instead of in each.
-    pair_from_image(np.zeros((8, 8, 3), np.uint8), sensor=sensor, **motion)
-    return motion
-
-
-def _item(index: int, image: NDArray[np.uint8], grid: NDArray[np.float32]) -> Item:
-    planes = np.empty((3, *image.shape[:2]), np.float32)
-    np.multiply(image.transpose(2, 0, 1), np.float32(1 / 255), out=planes)
-    return {"image": torch.from_numpy(planes), "grid": torch.from_numpy(grid), "index": index}
-
-
-def _label_item(
-    path: Path | None, view: View, full: tuple[int, int], reduction: int, ignore_label: int | None
-) -> torch.Tensor:
-    if path is None:
-        return torch.full((view.height, view.width), VOID, dtype=torch.int64)
-    labels = read_labels(path)
-    if labels.shape != full:
-        raise InputError(
-            f"{path} is {labels.shape[1]}×{labels.shape[0]}, its picture {full[1]}×{full[0]}; make them agree"
-        )
-    seen = view.labels(labels, reduction).astype(np.int64)
-    if ignore_label is not None:
-        seen[seen == ignore_label] = VOID
-    return torch.from_numpy(seen)
-
-
 def _colour(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return frame if frame.ndim == 3 else np.repeat(frame[:, :, None], 3, axis=2)
-
-
-def _epoch_and_index(key: Key, length: int) -> tuple[int, int]:
-    epoch, index = key if isinstance(key, tuple) else (0, key)
-    epoch, index = int(epoch), int(index)
-    if not 0 <= index < length:
-        raise IndexError(f"index {index} of {length} pairs")
-    if epoch < 0:
-        raise ConfigError(f"epoch is {epoch}; give 0 or more")
-    return epoch, index
-
-
-def _check_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ConfigError(f"seed is {seed!r}; give a whole number, 0 or more")
-    return int(seed)
-
-
-def _prepare_worker() -> None:
-    if get_worker_info() is not None and cv2.getNumThreads() != 1:  # a worker has one core to itself
-        cv2.setNumThreads(1)
-
-
-def _fork_without_opencv_threads() -> None:
-    """Let OpenCV end its threads before each fork, and have them again in the parent after it.
-
-    A fork copies the pool's locks but none of its threads: once the parent has used the pool (simulating a video does),
-    the child would wait for them for ever at the first call that is split, and also in `setNumThreads` itself.
-    """
-    before: list[int] = []
-
-    def stop() -> None:
-        before.append(cv2.getNumThreads())
-        cv2.setNumThreads(1)
-
-    def go_on() -> None:
-        cv2.setNumThreads(before.pop())
-
-    if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-        os.register_at_fork(before=stop, after_in_parent=go_on)
-
-
-_fork_without_opencv_threads()

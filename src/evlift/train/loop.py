@@ -179,6 +179,10 @@ def _run(config: PretrainConfig, out: Path, fabric: Fabric, progress: bool) -> d
                 state = _state(done, losses, measures, distiller, optimiser, fabric)
                 _first_for_all(fabric, partial(checkpoint.save, out, done, state))
             waited = time.perf_counter()
+        set_aside = getattr(pairs, "set_aside", 0)
+        if first and set_aside:  # in the log, not among the metrics: a run that was killed counts anew
+            log.write({"step": train.steps, "set_aside": set_aside})
+            print(f"{set_aside} pictures could not be used; others took their places")
     if not first:
         return {}
     encoder.save(out / "encoder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..collection import PairDataset, SimulatedPairs, build_from_video, is_collection, open_collection, open_source
 from ..config import DataConfig
@@ -17,7 +18,8 @@ def open_pairs(
 ) -> tuple[Pairs, dict[str, Pairs]]:
     """The training pairs, and the held-out ones by split: `val`, and `test` where whole shots are held out.
 
-    A video is first made into `out/collection`; that is done once and goes on after a kill.
+    A video is first made into `out/collection`, or with `data.on_the_fly` its frames are decoded into `out/frames`;
+    that is done once and goes on after a kill.
 
     Raises:
         ConfigError: no source given.
@@ -26,16 +28,19 @@ def open_pairs(
     if data.source is None:
         raise ConfigError("no data source; name a collection, a folder of pictures or a video")
     source = Path(data.source)
-    if source.is_file():
+    video: dict[str, Any] = {
+        "shake_px": data.shake_px,
+        "window_us": data.window_us,
+        "held_out_shots": data.held_out_shots,
+    }
+    if source.is_file() and not data.on_the_fly:
         source = build_from_video(
             source,
             out / "collection",
             sensor=data.sensor,
             seed=seed,
-            shake_px=data.shake_px,
-            window_us=data.window_us,
             val_fraction=data.val_fraction,
-            held_out_shots=data.held_out_shots,
+            **video,
         ).path
 
     def split(name: str, augment: bool) -> Pairs:
@@ -50,10 +55,17 @@ def open_pairs(
             augment=augment,
             seed=seed,
             val_fraction=data.val_fraction,
-            motion={"motion_px": data.motion_px},
+            motion=None if source.is_file() else {"motion_px": data.motion_px},
+            frames=out / "frames" if source.is_file() else None,
+            **video,
         )
 
     held_out = {"val": split("val", False)}
-    if is_collection(source) and open_collection(source).splits.get("test"):
+    shots = (
+        data.held_out_shots
+        if source.is_file()
+        else is_collection(source) and open_collection(source).splits.get("test")
+    )
+    if shots:
         held_out["test"] = split("test", False)
     return split("train", True), held_out

@@ -106,10 +106,10 @@ def pair_strip(panel: PairPanel, basis: PCABasis, *, labels: bool = True, gap: i
     basis: from `panel_basis` or PCABasis.fit of the teacher's tokens; labels: the names above; gap: pixels between.
     """
     pictures = panel_pictures(panel, basis)
-    rows = [_beside(list(pictures.values()), gap)]
+    rows = [beside(list(pictures.values()), gap)]
     if labels:
         height, width = panel.image.shape[:2]
-        rows.insert(0, _beside([_label(name, width, max(16, height // 9)) for name in pictures], gap))
+        rows.insert(0, beside([_label(name, width, max(16, height // 9)) for name in pictures], gap))
     return np.concatenate(rows)
 
 
@@ -125,18 +125,18 @@ def pair_grid(pairs: Sequence[tuple[Any, Any]], columns: int = 2, *, width: int 
     across = width or images[0].shape[1]
     down = max(1, round(images[0].shape[0] * across / images[0].shape[1]))
     cells = [
-        _beside([resize_picture(image, down, across), event_picture(events, down, across)], 2)
+        beside([resize_picture(image, down, across), event_picture(events, down, across)], 2)
         for image, (_, events) in zip(images, pairs, strict=True)
     ]
     columns = min(columns, len(cells))
     blank = np.full_like(cells[0], 255)
     cells += [blank] * (-len(cells) % columns)
-    rows = [_beside(cells[k : k + columns], gap) for k in range(0, len(cells), columns)]
+    rows = [beside(cells[k : k + columns], gap) for k in range(0, len(cells), columns)]
     between = np.full((gap, rows[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([part for row in rows for part in (row, between)][:-1])
 
 
-def _beside(pictures: Sequence[Picture], gap: int) -> Picture:
+def beside(pictures: Sequence[Picture], gap: int) -> Picture:
     """Pictures of one height from left to right, with white between."""
     between = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
     return np.concatenate([part for picture in pictures for part in (picture, between)][:-1], axis=1)
