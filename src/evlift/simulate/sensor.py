@@ -270,6 +270,7 @@ class PixelArray:
         self._lower, self._upper = np.empty((2, self.height, self.width), np.float32)  # see kernels
         self._log: NDArray[np.float32] | None = None  # [H, W] of the frame before
         self._seen: NDArray[np.float32] | None = None  # [H, W]: the same after the low-pass
+        self._spare: NDArray[np.float32] | None = None  # [H, W]: its next place
         self._t = self._start = 0
         self._words = np.empty(max(1024, height * width // 4), np.int64)
         # What depends on the light is looked up in tables over log intensity.
@@ -331,28 +332,12 @@ class PixelArray:
         t_us = int(t_us)
         if self._log is not None and t_us <= self._t:
             raise InputError(f"a frame at {t_us} µs follows one at {self._t} µs; give frames with rising times")
-        if self._level is None or self._log is None or self._seen is None:
+        if self._level is None:
             return self._begin(log, t_us)
         span = t_us - self._t
         if span > LONGEST_STEP_US:
             raise InputError(f"{span / 1e6:.0f} s lie between two frames; cut the video there")
-        lifts = self._lift(self._t), self._lift(t_us)
-        bounds = self._level, self._lower, self._upper, self.on, self.off, self._least
-        pixels = *lifts, *bounds, self._last, self._t, span, int(self.sensor.refractory_us), self._words
-        slow = bool(self.sensor.bandwidth_hz)
-        if flows is None:
-            seen = log
-            if slow:
-                seen = np.empty_like(log)
-                blend, lag = self._low_pass(span, 1)
-                low_pass(self._log, log, self._seen, *self._scale, blend[0], lag[0], seen)
-            self._words, count = cross(self._seen, seen, *pixels)
-            self._seen = seen
-        else:
-            tables = self._low_pass(span, int(max_steps) if slow else 0)
-            path = *flows, float(step_px), int(max_steps), self._seen, *self._scale, *tables
-            self._words, count = cross_along(self._log, log, *path, *pixels)
-            self._seen = self._seen if slow else log
+        count = self._cross(log, span, flows, float(step_px), max(int(max_steps), 1))
         if count < 0:
             raise _not_finite()
         if self.sensor.jitter_us:
@@ -375,9 +360,39 @@ class PixelArray:
         columns = Columns.join([])
         if self._readout and self._log is not None:  # a cut: what was late comes now
             columns = self._readout.send(columns, self._t, t_us)
-        self._log, self._seen = log, log.copy() if self.sensor.bandwidth_hz else log
+        self._log = self._seen = log
+        if self.sensor.bandwidth_hz:
+            self._seen, self._spare = log.copy(), np.empty_like(log)
         self._t = self._start = t_us
         return columns
+
+    def _cross(
+        self,
+        log: NDArray[np.float32],
+        span: int,
+        flows: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+        step_px: float,
+        max_steps: int,
+    ) -> int:
+        """Write the crossings up to `log` to the buffer of words, and bring the pixels up to date; their number."""
+        lifts = self._lift(self._t), self._lift(self._t + span)
+        bounds = self._level, self._lower, self._upper, self.on, self.off, self._least
+        pixels = *lifts, *bounds, self._last, self._t, span, int(self.sensor.refractory_us), self._words
+        slow = bool(self.sensor.bandwidth_hz)
+        if flows is not None:
+            tables = self._low_pass(span, max_steps if slow else 0)
+            path = *flows, step_px, max_steps, self._seen, *self._scale, *tables
+            self._words, count = cross_along(self._log, log, *path, *pixels)
+            self._seen = self._seen if slow else log
+        elif slow:
+            blend, lag = self._low_pass(span, 1)
+            low_pass(self._log, log, self._seen, *self._scale, blend[0], lag[0], self._spare)
+            self._words, count = cross(self._seen, self._spare, *pixels)
+            self._seen, self._spare = self._spare, self._seen
+        else:
+            self._words, count = cross(self._log, log, *pixels)
+            self._seen = log
+        return int(count)
 
     def _lift(self, t_us: int) -> float:
         """What leaking has added by then: a level that sinks is kept as log intensity that rises, alike for all."""
