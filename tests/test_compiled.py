@@ -76,5 +76,5 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(tmp_path):
 
 def test_without_a_place_for_the_cache_loops_are_compiled_anew(tmp_path):
     nowhere = "from numba.core import caching; caching.CompileResultCacheImpl._locator_classes = []; "
-    code = nowhere + "import evlift.represent.kernels, evlift.simulate.kernels as k; print(k.sort.stats.cache_path)"
+    code = nowhere + "import evlift.represent.kernels, evlift.simulate.kernels as k; print(k.cross.stats.cache_path)"
     assert run(tmp_path, code) == "None"
