@@ -32,7 +32,8 @@ from torch import Tensor
 
 from evlift.encoder import Encoder
 from evlift.represent import VoxelGrid
-from evlift.simulate import Sensor, draw_motion
+from evlift.simulate import Sensor
+from evlift.simulate.course import Course
 from evlift.simulate.torch_events import EventBatch
 from evlift.simulate.torch_stills import simulate_batch
 
@@ -129,9 +130,9 @@ def engine(name: str, pictures: Tensor, grid: VoxelGrid, facts: dict) -> list[di
 
 def mean_frames(pictures: Tensor) -> float:
     """Frames that a camera sees in a window, the mean of the batch; as `simulate_batch` chooses them."""
-    height, width = pictures.shape[-2:]
-    ways = [draw_motion(seed, height, width).corner_way(height, width) for seed in range(len(pictures))]
-    return float(np.clip(np.ceil(ways), 4, 32).mean()) + 1
+    course = Course("planar", "smooth", None, rotation=0.3, zoom=0.5, duration_us=50_000, step_px=1.0, max_steps=32)
+    cameras = [course.draw(np.random.default_rng(seed), *pictures.shape[-2:]) for seed in range(len(pictures))]
+    return float(np.mean([len(course.moments(camera)[0]) for camera in cameras]))
 
 
 def check(made: EventBatch, grid: VoxelGrid) -> None:

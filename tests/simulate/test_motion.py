@@ -127,8 +127,15 @@ def test_shake_stays_within_its_amplitude_and_moves_at_its_frequency():
     assert not shake_poses(times, 0.0).any()
 
 
+def test_a_path_far_longer_than_its_picture_stays_finite():
+    for path in ("smooth", "saccade", "shake"):
+        for seed in range(5):
+            poses = draw_path(seed, 1, 1, path, (10_000, 10_000), zoom=1e9).poses(np.linspace(0, 1, 33))
+            assert np.isfinite(np.exp(np.abs(poses[:, 3]))).all() and np.isfinite(poses).all()
+
+
 def test_mistakes():
-    for bad in ((0, 5), (6, 5), (-1, 1), (1, math.inf)):
+    for bad in ((0, 5), (6, 5), (-1, 1), (1, math.inf), (1, 1e6)):
         with pytest.raises(ConfigError, match="motion_px"):
             draw_motion(0, 10, 10, bad)
     with pytest.raises(ConfigError, match="rotation is -1"):

@@ -6,6 +6,7 @@ import pytest
 
 from evlift.errors import InputError
 from evlift.simulate.camera import Camera, draw_camera
+from evlift.simulate.course import Course
 from evlift.simulate.motion import Motion, draw_path
 from evlift.simulate.relief import Relief, relative_inverse_depth
 from evlift.simulate.relief_kernels import close_rows, heal
@@ -122,6 +123,25 @@ def test_near_things_move_more_and_hide_what_is_behind():
     np.testing.assert_array_equal(valid, expected)
 
 
+@pytest.mark.parametrize("width", [2, 3, 8])
+def test_a_thin_post_leaves_no_ghost_where_the_picture_has_it(width):
+    """A post that moves by more than its width: the wall is on both sides of the gap that it leaves."""
+    rho, picture = np.full((H, W), 0.5, np.float32), texture()
+    rho[:, 40 : 40 + width] = 2
+    picture[:, 40 : 40 + width] = 600
+    for scene, shown in (
+        (Relief(sideways(8), rho), lambda scene: view(scene, picture)),
+        (Relief(sideways(0, 8), rho.T.copy()), lambda scene: view(scene, picture.T.copy()).T),
+    ):
+        bright = np.flatnonzero((shown(scene) > 400).all(axis=0))
+        assert bright.tolist() == list(range(24, 24 + width))
+        valid = scene.forward()[1]
+        valid = valid if valid.shape == (H, W) else valid.T
+        expected = np.ones((H, W), bool)
+        expected[:, 36 : 36 + width] = expected[:, 96:] = False  # wall that the post hides in the picture
+        np.testing.assert_array_equal(valid, expected)
+
+
 def test_up_and_down_is_sideways_turned():
     rho, picture = post(), texture()
     for dx in (8, -8):
@@ -146,16 +166,20 @@ def test_cracks_of_one_pixel_are_closed_and_wider_gaps_are_not():
 
 
 def test_gaps_of_a_row():
-    def closed(row):
+    def closed(row, hides=None):
+        hides = np.zeros((1, len(row)), np.float32) if hides is None else np.array([hides], np.float32)
         z, source = np.array([row], np.float32), np.arange(len(row), dtype=np.int32)[None]
         seen = np.ones(z.shape, bool)
-        close_rows(z, np.float32(0.3), source, seen)
+        close_rows(np.eye(3), np.zeros(3), hides, z, np.float32(0.3), source, seen)
         return z[0].tolist(), source[0].tolist(), seen[0].tolist()
 
     # Within one surface: a bridge.
     z, source, seen = closed([1, -1, -1, 1.3])
     np.testing.assert_allclose(z, [1, 1.1, 1.2, 1.3])
     assert source == [0, 1, 2, 3] and all(seen)
+    # The same surface on both sides, but the picture shows something nearer there: no bridge.
+    behind = closed([1, 1, -1, -1, 1, 1, 1], [1, 1, 1, 2, 1, 1, 1])
+    assert behind == ([1] * 7, [0, 1, 5, 4, 4, 5, 6], [True, True, False, False, True, True, True])
     # At the border: the outermost surface goes on.
     assert closed([-1, 1, 2, -1]) == ([1, 1, 2, 2], [0, 1, 2, 3], [False, True, True, False])
     # Beside something nearer: the mirror image of the farther side, then its last pixel again.
@@ -215,3 +239,16 @@ def test_a_camera_that_looks_past_a_tiny_picture():
     scene = Relief(sideways(50), np.ones((1, 1), np.float32))
     assert view(scene, np.full((1, 1), 7, np.float32)) == 7
     assert not scene.backward()[1].any() and not scene.forward()[1].any()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 8])
+def test_a_wild_path_reads_nothing_from_outside_the_picture(seed):
+    """OpenCV's remap overflows at places that are billions of pixels away."""
+    depth = np.random.default_rng(0).random((100, 120)) + 0.1
+    course = Course("camera", "smooth", (10_000, 10_000), 0.3, 0.5, 50_000, 1.0, 32)
+    camera = course.draw(np.random.default_rng(seed), 100, 120, relief=True).camera
+    scene = Relief(camera, relative_inverse_depth(depth, 100, 120))
+    picture = np.random.default_rng(1).uniform(5, 6, (100, 120)).astype(np.float32)
+    for shown in scene.views(picture, course.moments(scene)[1]):
+        assert 5 <= shown.min() and shown.max() <= 6
+    assert np.isfinite(scene.backward()[0]).all() and np.isfinite(scene.forward()[0]).all()

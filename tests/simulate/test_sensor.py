@@ -235,12 +235,20 @@ def test_presets_and_mistakes():
         get_sensor("dvs")
     with pytest.raises(ConfigError, match="threshold_on is 0"):
         Sensor(threshold_on=0)
+    with pytest.raises(ConfigError, match=r"threshold_off is 1e-20; give 0\.0001 or more"):
+        Sensor(threshold_off=1e-20)  # a level of 1 would never move by it
     with pytest.raises(ConfigError, match="log_offset is nan"):
         Sensor(log_offset=float("nan"))
     with pytest.raises(ConfigError, match="refractory_us is -1"):
         Sensor(refractory_us=-1)
     with pytest.raises(InputError, match="0×5"):
         PixelArray(0, 5)
+    flow = np.zeros((4, 5, 2), np.float32)
+    for flows in ((flow[:3], flow), (flow, flow[:, :4])):  # compiled code would read past their ends
+        with pytest.raises(InputError, match="flows have shapes"):
+            PixelArray(4, 5).step(np.zeros((4, 5), np.float32), 0, flows)
+    with pytest.raises(InputError, match="step_px is 0"):
+        PixelArray(4, 5).step(np.zeros((4, 5), np.float32), 0, (flow, flow), step_px=0)
     pixels = PixelArray(2, 3)
     with pytest.raises(InputError, match="resize"):
         pixels.step(np.zeros((3, 2), np.float32), 0)

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import cv2
@@ -305,8 +306,9 @@ def test_mistakes():
         pair_from_image(np.zeros((4, 4, 4), np.uint8))
     with pytest.raises(InputError, match="give uint8"):
         pair_from_image(np.zeros((0, 4, 3), np.uint8))
-    with pytest.raises(ConfigError, match="step_px"):
-        pair_from_image(picture(), step_px=0)
+    for step in (0, math.nan):
+        with pytest.raises(ConfigError, match="step_px"):
+            pair_from_image(picture(), step_px=step)
     with pytest.raises(ConfigError, match="duration_us"):
         pair_from_image(picture(), duration_us=3)
     with pytest.raises(InputError, match="32767×1; give sides of at most 32766"):

@@ -17,6 +17,11 @@ from .sensor import Seed
 
 _FINE = 128  # samples of a path for its integral; its curvature is low, the error well under a hundredth of a pixel
 
+MOST_PX = 10_000.0
+"""Most pixels of a path's length: longer ones lead nowhere new, and coordinates overflow."""
+
+_MOST_LOG_ZOOM = 5.0  # a path that is far longer than its picture would take it in a thousand times over
+
 PATHS = ("smooth", "saccade", "shake", "mixed")
 """Ways to move: an even sweep (`Motion`); drift and jumps, as of an eye, or of a hand that jerks; to and fro, as of a
 hand or a vehicle; any of these by chance."""
@@ -99,28 +104,32 @@ def draw_motion(
     Args:
         motion_px: range of the path's length in pixels, drawn log-uniformly.
         rotation, zoom: how far rotation and zoom move the picture's corners, relative to the path's length (standard
-            deviation of a normal draw). 0 turns them off.
+            deviation of a normal draw, cut off at twice that). 0 turns them off.
 
     Raises:
-        ConfigError: a range that is empty or not positive, or a negative rotation or zoom.
+        ConfigError: a range that is empty, not positive or past `MOST_PX`, or a negative rotation or zoom.
     """
     lo, hi = motion_px
-    if not 0 < lo <= hi < math.inf:
-        raise ConfigError(f"motion_px is {motion_px}; give a range of positive pixels, such as (2, 15)")
+    if not 0 < lo <= hi <= MOST_PX:
+        raise ConfigError(f"motion_px is {motion_px}; give a range of pixels over 0 and up to {MOST_PX:.0f}: (2, 15)")
     if not (0 <= rotation < math.inf and 0 <= zoom < math.inf):
         raise ConfigError(f"rotation is {rotation} and zoom is {zoom}; give 0 or more")
     rng = np.random.default_rng(seed)
     length = math.exp(rng.uniform(math.log(lo), math.log(hi)))
     corner = length / (math.hypot(height, width) / 2)
-    return Motion(
+    return Motion(  # the draws in this very order: recipes rest on their paths
         length_px=length,
         heading=rng.uniform(0, 2 * math.pi),
         turn=rng.normal(0, 0.8),
         swing=rng.uniform(0, 0.5),
         phase=rng.uniform(0, 2 * math.pi),
-        angle=float(np.clip(rng.normal(0, rotation), -2 * rotation, 2 * rotation)) * corner,
-        log_zoom=float(np.clip(rng.normal(0, zoom), -2 * zoom, 2 * zoom)) * corner,
+        angle=_clipped(rng, rotation) * corner,
+        log_zoom=float(np.clip(_clipped(rng, zoom) * corner, -_MOST_LOG_ZOOM, _MOST_LOG_ZOOM)),
     )
+
+
+def _clipped(rng: np.random.Generator, sigma: float) -> float:
+    return float(np.clip(rng.normal(0, sigma), -2 * sigma, 2 * sigma))
 
 
 def draw_path(

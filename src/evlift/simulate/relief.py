@@ -21,6 +21,7 @@ from .scene import Flow, corners, grid, inside
 
 _SAME_SURFACE_PX = 1.5  # neighbours that the motion pulls apart by no more than this belong to one surface
 _SAME_PLACE_PX = 2.0  # how far from itself a visible pixel may end that goes to a view and back
+_FARTHEST_PX = 32_766.0  # OpenCV's remap counts in int16, and reads who knows what for places past an int32
 _NONE: Any = None  # OpenCV's second map, which its types do not let go
 
 
@@ -77,7 +78,8 @@ class Relief:
     def views(self, image: NDArray[Any], u: NDArray[np.float64]) -> Iterator[NDArray[Any]]:
         for a, b in zip(*self.maps(u), strict=True):
             places, _ = self._draw(a, b)
-            yield np.asarray(cv2.remap(image, places, _NONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101))
+            near = np.clip(places, -_FARTHEST_PX, _FARTHEST_PX)
+            yield np.asarray(cv2.remap(image, near, _NONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101))
 
     def tracks(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
         points = corners(0, 0, self.width, self.height)
@@ -92,6 +94,8 @@ class Relief:
         z = np.empty((self.height, self.width), np.float32)
         source = np.arange(z.size, dtype=np.int32).reshape(z.shape)
         seen = np.ones(z.shape, np.bool_)
+        back = np.linalg.inv(a)
+        c = -back @ b
         if splat(a, b, self.rho, z):
             tolerance = np.float32(self._tolerance(b))
             heal(z, tolerance)
@@ -101,17 +105,17 @@ class Relief:
                 if (z >= 0).all():
                     break
                 if along_rows:
-                    close_rows(z, tolerance, source, seen)
-                else:
-                    turned = [np.ascontiguousarray(one.T) for one in (z, source, seen)]
-                    close_rows(turned[0], tolerance, turned[1], turned[2])
-                    z, source, seen = (np.ascontiguousarray(one.T) for one in turned)
+                    close_rows(back, c, self.rho, z, tolerance, source, seen)
+                else:  # the same with x for y
+                    swap = [1, 0, 2]
+                    turned = [np.ascontiguousarray(one.T) for one in (self.rho, z, source, seen)]
+                    close_rows(back[swap][:, swap].copy(), c[swap], *turned[:2], tolerance, *turned[2:])
+                    z, source, seen = (np.ascontiguousarray(one.T) for one in turned[1:])
         else:  # the camera looks past the picture: mirror images all over, as if it were flat
             z.fill(1)
             seen.fill(False)
         places = np.empty((self.height, self.width, 2), np.float32)
-        back = np.linalg.inv(a)
-        look_back(back, -back @ b, z, source, places)
+        look_back(back, c, z, source, places)
         return places, seen
 
     def _tolerance(self, b: NDArray[np.float64]) -> float:
@@ -126,7 +130,8 @@ class Relief:
         start = _seen(a, b, points, self.rho)
         places, _ = self._draw(a, b)
         # There and back: what is hidden leads to what hides it.
-        back = cv2.remap(places, start.astype(np.float32), _NONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        near = np.clip(start, -_FARTHEST_PX, _FARTHEST_PX).astype(np.float32)
+        back = cv2.remap(places, near, _NONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         met = np.abs(back - points).max(axis=-1) <= _SAME_PLACE_PX
         return (points - start).astype(np.float32), inside(start, self.height, self.width) & met
 

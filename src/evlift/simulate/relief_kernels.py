@@ -63,15 +63,28 @@ def heal(z, tolerance):
                     z[y, x] = (one + other) / 2
 
 
-@compiled(nb.void(_F, nb.float32, _I, nb.boolean[:, ::1]))
-def close_rows(z, tolerance, source, seen):
+@compiled(nb.boolean(_D, nb.float64[::1], _F, nb.float64, nb.float64, nb.float64, nb.float64))
+def _hides(a, c, rho, x, y, near, tolerance):
+    """Whether the picture shows something nearer where pixel (x, y) of a view, at inverse depth `near`, comes from."""
+    w = a[2, 0] * x + a[2, 1] * y + a[2, 2] + near * c[2]
+    px = (a[0, 0] * x + a[0, 1] * y + a[0, 2] + near * c[0]) / w + 0.5
+    py = (a[1, 0] * x + a[1, 1] * y + a[1, 2] + near * c[1]) / w + 0.5
+    if not (px >= 0 and py >= 0 and px < rho.shape[1] and py < rho.shape[0]):
+        return False
+    return rho[np.int64(py), np.int64(px)] > near / w + tolerance
+
+
+@compiled(nb.void(_D, nb.float64[::1], _F, _F, nb.float32, _I, nb.boolean[:, ::1]))
+def close_rows(a, c, rho, z, tolerance, source, seen):
     """Fill what no pixel of the picture reached, row by row.
 
-    A gap within one surface is bridged. Beside a nearer object the farther surface goes on behind it: its mirror image
-    about the gap's edge, so that the filling has its texture and moves with it. At the frame's border the outermost
-    surface goes on.
+    A gap within one surface is bridged. Where a nearer object hid the surface behind in the picture, that goes on: its
+    mirror image about the gap's edge, so that the filling has its texture and moves with it. (Such a gap has that
+    surface on both sides where the object moved by more than its width.) At the frame's border the outermost goes on.
 
     Args:
+        a, c: as in `look_back`.
+        rho: as in `splat`.
         z: relative inverse depth of the view [H, W], -1 where nothing is seen; filled.
         tolerance: most difference in it within one surface.
         source: for each pixel, the index of the view's pixel whose texture it shows, [H, W]; brought up to date.
@@ -93,9 +106,13 @@ def close_rows(z, tolerance, source, seen):
             if left < 0 and right == width:
                 continue
             at_border = left < 0 or right == width
-            if at_border or abs(z[y, left] - z[y, right]) <= tolerance:
-                first = z[y, left] if left >= 0 else z[y, right]
-                last = z[y, right] if right < width else z[y, left]
+            first = z[y, left] if left >= 0 else z[y, right]
+            last = z[y, right] if right < width else z[y, left]
+            bridged = at_border or abs(first - last) <= tolerance
+            if bridged and not at_border:
+                for k in range(start, x):
+                    bridged &= not _hides(a, c, rho, k, y, (first + last) / 2, tolerance)
+            if bridged:
                 for k in range(start, x):
                     z[y, k] = first + (last - first) * np.float32(k - left) / np.float32(right - left)
                     seen[y, k] = not at_border

@@ -33,6 +33,9 @@ Seed = int | Sequence[int] | np.random.Generator
 LONGEST_STEP_US = 2**30 - 1
 """Most microseconds (about 18 minutes) between two frames: the time within a step has 30 bits of an event's word."""
 
+LEAST_THRESHOLD = 1e-4
+"""A thousandth of any real sensor's; much finer ones would drown in rounding, their events in no memory."""
+
 _NEVER = -(2**62)  # of a pixel that has not fired yet; far enough in the past, and no overflow when subtracted
 _ENTRIES = 1024  # of a table over log intensity: steps of a few thousandths of the intensity
 
@@ -64,22 +67,22 @@ class Sensor:
     DAVIS240b: 0.1 to 1 Hz), whatever the light. They leave the level and the refractory time alone."""
     response: str = "log"
     """To light: "log", or "lin-log", which is log(I) above `linlog_knee` and a straight line from 0 to there below it
-    (v2e, Hu 2021, 4.1) and has no use for `log_offset`."""
+    (as in v2e, Hu 2021) and has no use for `log_offset`."""
     linlog_knee: float = 20.0
     """Grey value below which "lin-log" is linear; over 1."""
     bandwidth_hz: float = 0.0
     """Cut-off frequency of the photoreceptor at I = 255; 0: no limit. A first-order low-pass dy/dt = 2πf (x − y) whose
-    cut-off is proportional to intensity (Lichtsteiner 2008), with v2e's floor: f = bandwidth_hz · (I/255 + 0.1) / 1.1.
-    It is solved exactly from frame to frame, with x running straight and I that of the later one; in between y is taken
-    to run straight, too."""
+    cut-off is proportional to intensity (Lichtsteiner 2008), but for a floor, about v2e's: f = bandwidth_hz ·
+    (I/255 + 0.1) / 1.1. It is solved exactly from frame to frame, with x running straight and I that of the later one;
+    in between y is taken to run straight, too."""
     leak_hz: float = 0.0
     """Rate of ON events of a pixel at rest: charge leaks through the reset switch, so that the level sinks by leak_hz ·
     threshold_on a second (Nozaki & Delbruck 2017); a pixel with another threshold fires at another rate. These events
     have exact times as any others, and the pixels begin at random phases."""
     shot_noise_hz: float = 0.0
     """Rate of random events, both polarities together, of a pixel in the dark: shot_noise_hz · (1 − 0.75 · I / 255), a
-    quarter of it at I = 255 (v2e, Hu 2021, 4.4). They leave the level and the refractory time alone; those of
-    `noise_hz` add to them."""
+    quarter of it at I = 255 (as in v2e, Hu 2021, where it depends on the pixel's threshold, too). They leave the level
+    and the refractory time alone; those of `noise_hz` add to them."""
     hot_share: float = 0.0
     """Probability that a pixel is hot. Which ones are is drawn once a camera from its seed."""
     hot_hz: float = 0.0
@@ -102,24 +105,19 @@ class Sensor:
     """Of the paired picture: what lies this far (20·log10) under white is black; 0: no limit."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold_on", "threshold_off", "log_offset", "gamma"):
+        for name in ("log_offset", "gamma"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
                 raise ConfigError(f"sensor {name} is {value}; give a positive number")
+        for name in ("threshold_on", "threshold_off"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= LEAST_THRESHOLD):
+                raise ConfigError(
+                    f"sensor {name} is {value}; give {LEAST_THRESHOLD} or more; real sensors have 0.1 to 0.5"
+                )
         for name in (
-            "threshold_sigma",
-            "refractory_us",
-            "noise_hz",
-            "bandwidth_hz",
-            "leak_hz",
-            "shot_noise_hz",
-            "hot_share",
-            "hot_hz",
-            "jitter_us",
-            "readout_hz",
-            "readout_wait_us",
-            "exposure_us",
-            "dynamic_range_db",
+            *("threshold_sigma", "refractory_us", "noise_hz", "bandwidth_hz", "leak_hz", "shot_noise_hz", "hot_share"),
+            *("hot_hz", "jitter_us", "readout_hz", "readout_wait_us", "exposure_us", "dynamic_range_db"),
         ):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
@@ -216,15 +214,15 @@ SENSORS: dict[str, Sensor] = {
 
 `davis240`: thresholds at which simulated events agree best with two real DAVIS240b recordings.
 
-`davis346`, `gen3-vga`, `gen4-hd`: sensors as they are at usual biases. Published are the readouts' rates (12, 66 and
-1066 million events a second: Gallego 2020, table 1); of the DAVIS346 the mismatch, refractory time and bandwidth (v2e,
-Hu 2021), the leak rate (0.1 to 0.2 Hz: Nozaki & Delbruck 2017, Guo & Delbruck 2022) and its frames' dynamic range (data
-sheet). The bandwidths of the other two are 1 / (2π · latency) of the longest latency in Gallego's table, 200 and 150
-µs. The thresholds are guesses above the least contrasts there (14.3 % ON and 22.5 % OFF, 12 %, 11 %). Everything else
-is a guess. The frames are a DAVIS346's own; the others pair with a camera beside them.
+`davis346`, `gen3-vga`, `gen4-hd`: plausible sensors at usual biases, none of them measured here. The readouts' rates
+(12, 66 and 1066 million events a second), and the contrasts and latencies that guided thresholds and bandwidths, follow
+the survey of Gallego 2020 from memory; a bandwidth is 1 / (2π · latency), of 200 and 150 µs. Mismatch,
+refractory time and bandwidth of the DAVIS346 are about what v2e's command line begins with; its leak is of the order
+that Nozaki & Delbruck 2017 describe, its frames' dynamic range of the order that its maker states. Everything else is a
+guess. The frames are a DAVIS346's own; the others pair with a camera beside them.
 
-`noisy-night`: a dim scene, to train against imperfect cameras. Mismatch, bandwidth, leak and shot noise are the "noisy"
-settings of v2e (Hu 2021); the rest is a guess."""
+`noisy-night`: a dim scene, to train against imperfect cameras. Thresholds, mismatch, bandwidth, leak and shot noise are
+those of v2e's model "noisy"; the rest is a guess."""
 
 
 def get_sensor(sensor: str | Sensor) -> Sensor:
@@ -323,8 +321,8 @@ class PixelArray:
             max_steps: … and no more often than this.
 
         Raises:
-            InputError: a time that does not rise, a gap over LONGEST_STEP_US, a frame of another size, or one that is
-                not finite, after which the pixels are of no use until `reset`.
+            InputError: a time that does not rise, a gap over LONGEST_STEP_US, a frame or flow of another size, no
+                positive step_px, or a frame that is not finite, after which the pixels are of no use until `reset`.
         """
         if log.shape != (self.height, self.width):
             raise InputError(f"a frame has shape {log.shape}, the sensor {self.height}×{self.width}; resize it first")
@@ -332,6 +330,10 @@ class PixelArray:
         t_us = int(t_us)
         if self._log is not None and t_us <= self._t:
             raise InputError(f"a frame at {t_us} µs follows one at {self._t} µs; give frames with rising times")
+        if flows is not None and any(flow.shape != (*log.shape, 2) for flow in flows):
+            raise InputError(f"flows have shapes {[flow.shape for flow in flows]}; give two of {(*log.shape, 2)}")
+        if not step_px > 0:
+            raise InputError(f"step_px is {step_px}; give a positive number of pixels")
         if self._level is None:
             return self._begin(log, t_us)
         span = t_us - self._t

@@ -6,7 +6,6 @@ pixel grid. It runs inside the training loop.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,19 +14,17 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError
 from ..events import Events
-from .camera import Camera, draw_camera
+from .camera import Camera
+from .course import Course
 from .cutouts import draw_cutouts
 from .exposure import expose
-from .motion import Motion, SampledMotion, draw_path
+from .motion import Motion, SampledMotion
 from .relief import Relief, relative_inverse_depth
-from .scene import Flat, Flow, Layer, Layered, Scene
+from .scene import Flow, Layer, Layered, Scene
 from .sensor import Columns, PixelArray, Seed, Sensor, get_sensor, to_grey
 
 LONGEST_SIDE = 32_766
 """Most pixels of a side: OpenCV's warps count in int16."""
-
-KINDS = ("planar", "camera")
-"""How a camera moves: in the picture's plane, or turning and moving in space."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,40 +121,22 @@ def pair_from_image(
     """
     _check_image(image)
     height, width = image.shape[:2]
-    if step_px <= 0 or max_steps < 2:
-        raise ConfigError(f"step_px is {step_px} and max_steps is {max_steps}; give a positive step and 2 or more")
-    if duration_us < max_steps:
-        raise ConfigError(f"duration_us is {duration_us}; give {max_steps} microseconds or more")
     kind = kind or ("planar" if depth is None else "camera")
-    if kind not in KINDS:
-        raise ConfigError(f"there is no kind of motion {kind!r}; choose one of {', '.join(KINDS)}")
+    course = Course(kind, path, motion_px, rotation, zoom, duration_us, step_px, max_steps)
     if depth is not None and kind == "planar":
         raise ConfigError("kind is 'planar' but a depth map is given; choose 'camera', or leave the depth out")
     if layers < 0 or (layers and depth is not None):
         raise ConfigError(f"layers is {layers}{' with a depth map' if layers > 0 else ''}; give 0, or a flat picture")
     sensor = get_sensor(sensor)
     rng = np.random.default_rng(seed)
-    plain = kind == "planar" and path == "smooth" and not layers
-    reach = motion_px or ((2.0, 15.0) if plain else (0.5, 50.0))
-    motion = draw_path(rng, height, width, path, reach, rotation, zoom)
-    camera = draw_camera(rng, motion, height, width, depth is not None) if kind == "camera" else None
-    scene: Scene
-    if depth is not None and camera is not None:
-        scene = Relief(camera, relative_inverse_depth(depth, height, width))
-    else:
-        scene = ground = Flat(height, width, motion if camera is None else camera.motion, camera)
-        if layers:
-            masks = draw_cutouts(rng, height, width, layers, labels)
-            scene = Layered(
-                ground, [Layer(m, draw_path(rng, height, width, path, reach, rotation, zoom)) for m in masks]
-            )
-    if plain and isinstance(motion, Motion):
-        steps = min(max(math.ceil(motion.corner_way(height, width) / step_px), 4), max_steps)
-        u = np.arange(steps + 1) / steps
-        times = np.round(u * duration_us).astype(np.int64)
-    else:
-        times = _schedule(scene, duration_us, step_px, max_steps)
-        u = times / duration_us
+    ground = course.draw(rng, height, width, relief=depth is not None, layered=layers > 0)
+    scene: Scene = ground
+    if depth is not None and ground.camera is not None:
+        scene = Relief(ground.camera, relative_inverse_depth(depth, height, width))
+    if layers:
+        masks = draw_cutouts(rng, height, width, layers, labels)
+        scene = Layered(ground, [Layer(mask, course.draw_path(rng, height, width, True)) for mask in masks])
+    times, u = course.moments(scene)
     log = sensor.log_intensity(to_grey(image))
     pixels = PixelArray(height, width, sensor, rng)
     parts = []
@@ -166,18 +145,8 @@ def pair_from_image(
     parts.append(pixels.step(log, int(times[-1])))  # at rest: the picture itself, to the last bit
     columns = Columns.join(parts)
     events = Events(columns.x, columns.y, columns.t, columns.p, height, width)
-    return Pair(expose(image, scene, sensor, duration_us), labels, events, camera or motion, int(duration_us), scene)
-
-
-def _schedule(scene: Scene, duration_us: int, step_px: float, max_steps: int) -> NDArray[np.int64]:
-    """Times of the views, from 0 to `duration_us`: about as many for each pixel of the way, and some at rest."""
-    fine = np.linspace(0, 1, 129)
-    ways = np.linalg.norm(np.diff(scene.tracks(fine), axis=0), axis=-1)  # [128, points]
-    steps = min(max(math.ceil(float(ways.sum(0).max()) / step_px), 4), max_steps)
-    pace = ways.max(axis=1) + 0.1 * ways.max(axis=1).mean() + 1e-12
-    way = np.concatenate([[0], np.cumsum(pace)])
-    u = np.interp(np.linspace(0, way[-1], steps + 1), way, fine)
-    return np.unique(np.round(u * duration_us).astype(np.int64))
+    picture = expose(image, scene, sensor, duration_us)
+    return Pair(picture, labels, events, ground.camera or ground.motion, int(duration_us), scene)
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:

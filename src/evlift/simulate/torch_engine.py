@@ -33,6 +33,9 @@ from .torch_readout import read_out
 _NEVER = -(2**62)  # µs: of a pixel that has not fired yet
 
 
+_MOST = 1e6  # log intensity that is certainly a mistake, as NaN and infinity are
+
+
 class TorchPixels:
     """The pixels of `batch` cameras of one make, and what they remember between frames.
 
@@ -113,10 +116,13 @@ class TorchPixels:
             t_us: time of this frame, one for all cameras or one for each, later than the one before.
 
         Raises:
-            InputError: a time that does not rise, a gap over LONGEST_STEP_US, or frames of another size or device.
+            InputError: a time that does not rise, a gap over LONGEST_STEP_US, frames of another size or type, or
+                such as are not finite.
         """
-        if not torch.isfinite(log).all():
-            raise InputError("a frame's log intensity is not finite; give pictures without NaN and infinity")
+        if not (log.abs() < _MOST).all():
+            raise InputError(
+                "a frame's log intensity is not finite or beyond all measure; give pictures without NaN and infinity"
+            )
         before, is_first = self._t, self._level is None
         words = self.words(log, np.broadcast_to(np.asarray(t_us, np.int64), (self.batch,)))
         words = words[words != NONE]

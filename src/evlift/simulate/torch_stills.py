@@ -10,7 +10,6 @@ into the next frame. The picture itself, which ends the window, is the same to t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,12 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ConfigError, InputError
-from .camera import draw_camera
-from .motion import Motion, draw_path
-from .scene import Flat
+from ..errors import InputError
+from .course import Course
 from .sensor import Seed, Sensor, get_sensor
-from .stills import KINDS, _schedule
 from .torch_engine import TorchPixels
 from .torch_events import NONE, EventBatch, Layout
 from .torch_readout import read_out
@@ -76,14 +72,9 @@ def simulate_batch(
         raise InputError(f"pictures are {pictures.dtype}; give torch.uint8, or floating point in 0…1")
     if pictures.is_floating_point() and not torch.isfinite(pictures).all():
         raise InputError("pictures hold values that are not finite; give pictures without NaN and infinity")
-    if step_px <= 0 or max_steps < 2:
-        raise ConfigError(f"step_px is {step_px} and max_steps is {max_steps}; give a positive step and 2 or more")
+    course = Course(kind, path, motion_px, rotation, zoom, duration_us, step_px, max_steps)
     batch, _, height, width = pictures.shape
     layout = Layout(batch, height, width)
-    if kind not in KINDS:
-        raise ConfigError(f"there is no kind of motion {kind!r}; choose one of {', '.join(KINDS)}")
-    if not max_steps <= duration_us < 1 << 30:
-        raise ConfigError(f"duration_us is {duration_us}; give {max_steps} microseconds or more, and under 2³⁰")
     seeds = range(batch) if seeds is None else seeds
     if len(seeds) != batch:
         raise InputError(f"{batch} pictures come with {len(seeds)} seeds; give one a picture")
@@ -91,7 +82,9 @@ def simulate_batch(
     views, noise = [], []
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        views.append(_views(rng, height, width, kind, path, motion_px, rotation, zoom, duration_us, step_px, max_steps))
+        scene = course.draw(rng, height, width)  # as `pair_from_image` draws it
+        times, u = course.moments(scene)
+        views.append((times, np.linalg.inv(scene.maps(u)).astype(np.float64)))
         noise.append(int(rng.integers(1 << 63)))
     # Cameras with many frames come first, so that those that still move are always the first so many.
     order = sorted(range(batch), key=lambda i: -len(views[i][0]))
@@ -111,34 +104,6 @@ def simulate_batch(
 
 _Views = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Times of the frames, µs [K], and for each the map [K, 3, 3] from its pixels back to those of the picture."""
-
-
-def _views(
-    rng: np.random.Generator,
-    height: int,
-    width: int,
-    kind: str,
-    path: str,
-    motion_px: tuple[float, float] | None,
-    rotation: float,
-    zoom: float,
-    duration_us: int,
-    step_px: float,
-    max_steps: int,
-) -> _Views:
-    """What one camera sees and when, drawn as `pair_from_image` draws it."""
-    plain = kind == "planar" and path == "smooth"
-    reach = motion_px or ((2.0, 15.0) if plain else (0.5, 50.0))
-    motion = draw_path(rng, height, width, path, reach, rotation, zoom)
-    scene = Flat(height, width, motion, draw_camera(rng, motion, height, width, False) if kind == "camera" else None)
-    if plain and isinstance(motion, Motion):
-        steps = min(max(math.ceil(motion.corner_way(height, width) / step_px), 4), max_steps)
-        u = np.arange(steps + 1) / steps
-        times = np.round(u * duration_us).astype(np.int64)
-    else:
-        times = _schedule(scene, duration_us, step_px, max_steps)
-        u = times / duration_us
-    return times, np.linalg.inv(scene.maps(u)).astype(np.float64)
 
 
 def _words(pixels: TorchPixels, log: Tensor, views: Sequence[_Views]) -> Tensor:
