@@ -105,6 +105,73 @@ def test_simulate_names_its_sensors_and_previews(capsys, tmp_path, pictures):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        (["--seed", "a"], "--seed is a; give a whole number"),
+        (["--seed", "-1"], "seed is -1; give a whole number, 0 or more"),
+        (["--as", "film"], "--as is film; give one of collection, recording"),
+        (["--size", "100"], "--size is 100; give numbers in brackets, such as [1,2]"),
+        (["--size", "[1,2,3]"], "--size is [1, 2, 3]; give 2 numbers in brackets"),
+        (["--held_out_shots", "1"], "--held_out_shots is 1; give numbers in brackets, such as [1,2]"),
+        (["--max_frames", "many"], "--max_frames is many; give a whole number"),
+        (
+            ["--motion", '{"motion_px": [2'],
+            """--motion is {"motion_px": [2; give JSON, such as '{"motion_px": [2, 40]}'""",
+        ),
+        (["--motion", '{"motion_px": 3}'], "motion motion_px is 3; give two numbers, such as [2, 15]"),
+        (["--motion", '{"rotation": "a"}'], "motion rotation is 'a'; give a number"),
+        (["--motion", '{"layers": 1.5}'], "motion layers is 1.5; give a whole number"),
+        (["--motion.path", "wild"], "there is no path 'wild'; choose one of smooth, saccade, shake, mixed"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["collection", "recording"])
+def test_simulate_says_which_word_is_wrong(kind, words, line, capsys, tmp_path, pictures):
+    argv = ["simulate", pictures, "--out", tmp_path / "out", "--as", kind, *words]
+    assert refused(capsys, *argv) == f"evlift: {line}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_pretrain_says_which_word_is_wrong(capsys, tmp_path, pictures):
+    for words, line in (
+        (["--data.on_the_fly", "maybe"], "--data.on_the_fly is maybe; give true or false"),
+        (["--data.scale", "[3]"], "--data.scale is [3]; give 2 numbers in brackets"),
+        (
+            ["--objective.preset", "best"],
+            "--objective.preset is best; give one of token, scaleevent, scaleevent-released",
+        ),
+        (["--student.depth", "deep"], "--student.depth is deep; give a whole number"),
+    ):
+        assert refused(capsys, "pretrain", pictures, "--out", tmp_path / "run", *words) == f"evlift: {line}"
+
+
+def test_layers_over_depth_are_refused_before_anything_is_made(capsys, tmp_path, pictures):
+    (pictures / "depth").mkdir()
+    np.save(pictures / "depth" / "04.npy", np.ones((64, 96), np.float32))
+    for kind in ("collection", "recording"):
+        argv = ["simulate", pictures, "--out", tmp_path / "out", "--as", kind, "--motion.layers", 2]
+        assert "layers is 2 with a depth map" in refused(capsys, *argv)
+        assert not (tmp_path / "out").exists()
+
+
+def test_simulate_takes_the_folder_of_pictures_itself(capsys, tmp_path, pictures):
+    assert main(["simulate", str(pictures / "images"), "--out", str(tmp_path / "c"), "--size", "[32,48]"]) == 0
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "c"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["labelled"] == 6  # labels/ lie beside images/
+
+
+def test_simulate_takes_motion_in_json(capsys, tmp_path, pictures):
+    motion = '{"motion_px": [2, 6], "duration_us": 2e4, "layers": 1, "path": "shake"}'
+    argv = ["simulate", str(pictures), "--out", str(tmp_path / "c"), "--size", "[32,48]", "--motion", motion]
+    assert main(argv) == 0 and main(argv) == 0  # the second time all is there
+    assert main(["info", str(tmp_path / "c")]) == 0
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "c"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["settings"]["motion"]
+    assert told == {"motion_px": [2, 6], "duration_us": 20_000, "layers": 1, "path": "shake"}
+
+
 def test_simulate_writes_recordings_or_a_collection(capsys, tmp_path, pictures):
     video = tmp_path / "v.avi"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 25, (96, 64))
@@ -122,6 +189,7 @@ def test_simulate_writes_recordings_or_a_collection(capsys, tmp_path, pictures):
         facts = json.loads(capsys.readouterr().out)
         assert (facts["height"], facts["width"], facts["frames"]) == (32, 48, frames) and facts["events"] > 0
         assert "other settings" in refused(capsys, *argv[:-2])
+        assert "folder of recordings" in refused(capsys, "info", out)
         assert out.with_suffix(".gif").stat().st_size > 0
     line = refused(capsys, "simulate", video, "--out", tmp_path / "of-v", "--as", "collection")
     assert "holds no collection" in line

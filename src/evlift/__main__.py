@@ -33,7 +33,7 @@ def _demo(args: Namespace) -> None:
 
 
 def _simulate_arguments(parser: ArgumentParser) -> None:
-    from typing import Literal
+    from typing import Any, Literal  # Any: the parser looks it up here
 
     from .simulate import SENSORS
 
@@ -67,9 +67,12 @@ def _simulate_arguments(parser: ArgumentParser) -> None:
     pictures.add_argument("--variants", type=int, default=1, help="camera motions over each picture")
     pictures.add_argument(
         "--motion",
-        type=dict,
+        type=dict[str, Any],
         default={},
-        help='arguments of evlift.simulate.pair_from_image, such as {"motion_px": [2, 40], "duration_us": 50000}',
+        metavar="JSON",
+        help='how the camera moves: {"kind": "planar" or "camera", "path": "smooth", "saccade", "shake" or "mixed", '
+        '"layers": how many cut-outs move by themselves, "motion_px": [2, 40], "duration_us": 50000}, and whatever '
+        "evlift.simulate.pair_from_image takes; one at a time as --motion.path shake",
     )
     video = parser.add_argument_group("video")
     video.add_argument("--shake_px", type=float, default=6.0, help="amplitude of added hand-held motion; 0 for none")
@@ -88,10 +91,9 @@ def _simulate(args: Namespace) -> None:
         from .view.pairs import check_preview
 
         check_preview(args.preview)  # before the work, not after it
-    motion = {key: tuple(value) if isinstance(value, list) else value for key, value in args.motion.items()}
     common: dict[str, Any] = dict(sensor=args.sensor, seed=args.seed, size=args.size, licence=args.licence)
     if source.is_dir():
-        common |= dict(variants=args.variants, motion=motion)
+        common |= dict(variants=args.variants, motion=args.motion)
         if pairs:
             collection = build_from_images(source, out, val_fraction=args.val_fraction, **common)
         else:
@@ -107,7 +109,7 @@ def _simulate(args: Namespace) -> None:
         from .view.pairs import preview_images, preview_video
 
         if source.is_dir():
-            preview_images(args.preview, source, args.size, args.sensor, args.seed, motion)
+            preview_images(args.preview, source, args.size, args.sensor, args.seed, args.motion)
         else:
             preview_video(
                 args.preview, map(collection.recording, collection.info["recordings"]) if pairs else recordings
@@ -374,6 +376,9 @@ def _plain(message: str, name: str, argv: list[str], parser: ArgumentParser) -> 
         return f"config {' '.join(files)} is not YAML ({where}); mend that line"
     if "File does not exist" in message:
         return message.split('config": ', 1)[-1].replace("File does", "config does") + "; check the path"
+    a_value = r'Parser key "([\w.]+)": (?:Expected an? (.*?)\. Got|.* Subtypes: \[([^,]*),.* Given) value: (.*)'
+    if wrong := re.search(a_value, message):
+        return f"{_flag(wrong[1], parser)} is {wrong[4]}; give {_wanted(wrong[2] or wrong[3])}"
     known = [action.dest for action in parser._actions if action.dest and action.dest != "help"]
     wrong = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
     if wrong:
@@ -383,6 +388,29 @@ def _plain(message: str, name: str, argv: list[str], parser: ArgumentParser) -> 
         wrong = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
         near = difflib.get_close_matches((wrong[1] or wrong[2]) if wrong else "", known, n=1)
     return f"{message}; " + (f"did you mean {near[0]}?" if near else f"see evlift {name} --help")
+
+
+def _flag(dest: str, parser: ArgumentParser) -> str:
+    """What is typed for a setting: `--as` for `kind`."""
+    names = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    return names.get(dest, dest)
+
+
+def _wanted(kind: str) -> str:
+    """The parser's name of a type in words."""
+    words = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "tuple": "numbers in brackets, such as [1,2]",
+        "list": "numbers in brackets, such as [1,2]",
+        "dict": "JSON, such as '{\"motion_px\": [2, 40]}'",
+    }
+    if literal := re.fullmatch(r"typing\.Literal\[(.*)\]", kind):
+        return f"one of {literal[1]}".replace("'", "")
+    name = re.sub(r"<class '(\w+)'>", r"\1", kind)
+    elements = re.fullmatch(r"tuple with (\d+) elements", name)
+    return f"{elements[1]} numbers in brackets" if elements else words.get(name, name)
 
 
 def _overview() -> str:
@@ -407,10 +435,17 @@ def _print_table(values: dict[str, Any], title: str) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for key, value in values.items():
         if isinstance(value, (dict, list)):
-            parts = [f"{k} {v}" for k, v in value.items()] if isinstance(value, dict) else map(str, value)
+            parts = [f"{k} {_word(v)}" for k, v in value.items()] if isinstance(value, dict) else map(_word, value)
             value = ", ".join(parts)
-        table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+        table.add_row(key, _word(value))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _word(value: Any) -> str:
+    """A value within a table: four digits of a fraction, none after the point of a large one."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 or value != value else f"{value:.0f}"
+    return str(value)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class DataConfig:
     """What to learn from, and how a pair is cut out of it."""
 
     source: str | None = None
-    """A collection, a folder of pictures (events are simulated on the fly) or a video (made a collection first)."""
+    """A collection, a folder of pictures (events are simulated on the fly) or a video (see `on_the_fly`)."""
     size: tuple[int, int] = (192, 256)
     """Height and width of the network's input in pixels."""
     bins: int = 5

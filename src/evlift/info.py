@@ -101,11 +101,11 @@ def describe(path: Path, stated: Stated | None = None, progress: bool = False) -
         from .events.convert import recordings_in
         from .events.readers import Stated
 
-        if inside := recordings_in(path, stated or Stated()):
+        packed = sorted(file.parent for file in path.glob("*/recording.json"))
+        if inside := packed or recordings_in(path, stated or Stated()):
             first, more = inside[0], f" and {len(inside) - 1} more" if len(inside) > 1 else ""
-            raise InputError(
-                f"{path} is a folder of recordings, {first}{more}; look at one of them, or convert them all"
-            ) from None
+            also = "" if packed else ", or convert them all"
+            raise InputError(f"{path} is a folder of recordings, {first}{more}; look at one of them{also}") from None
         raise
     return {"format": "pictures", "pictures": len(pictures), "labelled": sum(p.labels is not None for p in pictures)}
 

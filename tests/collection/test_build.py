@@ -292,7 +292,7 @@ def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"text")
     with pytest.raises(InputError):
         build_from_video(tmp_path / "v.mp4", tmp_path / "c")
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="does not exist"):
         build_from_video(tmp_path / "none.mp4", tmp_path / "c")
 
 

@@ -70,12 +70,20 @@ def test_a_picture_becomes_a_recording_that_ends_with_it(pictures, tmp_path, mak
     np.testing.assert_array_equal(columns(open_recording(tmp_path / "s" / "08-1")), columns(one))
 
 
+def test_another_picture_of_the_same_name_is_not_taken_for_the_recorded_one(pictures, tmp_path):
+    record_images(pictures, tmp_path / "r", size=(32, 48), progress=False)
+    first, *_, last = sorted((pictures / "images").iterdir())
+    first.write_bytes(last.read_bytes())
+    with pytest.raises(RunError, match="another source"):
+        record_images(pictures, tmp_path / "r", size=(32, 48), progress=False)
+
+
 def test_what_cannot_be_recorded_is_refused(pictures, tmp_path, video):
     with pytest.raises(ConfigError, match="variants"):
         record_images(pictures, tmp_path / "r", variants=0)
     with pytest.raises(ConfigError, match="shake_px"):
         record_video(video, tmp_path / "r", shake_px=-1)
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="does not exist"):
         record_video(tmp_path / "none.mp4", tmp_path / "r")
     for file in (pictures / "images").iterdir():
         file.write_bytes(b"")

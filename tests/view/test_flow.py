@@ -21,9 +21,9 @@ def test_the_wheel_is_baker_2011s():
 def slow_colour(dx, dy, longest):
     """One pixel after the description of the paper, in plain Python."""
     length, angle = np.hypot(dx, dy) / longest, np.arctan2(-dy, -dx) / np.pi
-    place = (angle + 1) / 2 * 54
+    place = (angle + 1) / 2 * 55
     low, share = int(place), place - int(place)
-    hue = (1 - share) * WHEEL[low] + share * WHEEL[(low + 1) % 55]
+    hue = (1 - share) * WHEEL[low % 55] + share * WHEEL[(low + 1) % 55]
     return [round(255 * (1 - length * (1 - c) if length <= 1 else 0.75 * c)) for c in hue]
 
 
@@ -35,6 +35,27 @@ def test_colours_of_directions_and_lengths():
     assert np.abs(drawn.astype(int) - expected).max() <= 1
     right = flow_picture(np.array([[[2.0, 0], [0, 0], [1, 0]]]))
     assert right.tolist() == [[[255, 0, 0], [255, 255, 255], [255, 128, 128]]]  # the largest length is full red
+
+
+def test_hues_have_no_seam():
+    angles = np.linspace(-np.pi, np.pi, 721)
+    ring = flow_picture(np.stack([np.cos(angles), np.sin(angles)], axis=-1)[None], longest=1.0)[0].astype(int)
+    assert np.abs(np.diff(ring, axis=0)).max() < 12 and (ring[0] == ring[-1]).all()
+    nearly_right = flow_picture(np.array([[[1.0, 1e-4], [1.0, -1e-4]]]), longest=1.0)[0].astype(int)
+    assert np.abs(nearly_right[0] - nearly_right[1]).max() <= 1
+
+
+def test_the_length_stands_on_its_own_halo():
+    for picture in (np.zeros((200, 300, 3), np.uint8), np.full((200, 300, 3), 255, np.uint8)):
+        drawn = with_key(picture, 14.25)[150:, 150:240].mean(axis=2)
+        dark = (drawn < 90).astype(np.uint8)
+        near = cv2.dilate((drawn > 165).astype(np.uint8), np.ones((9, 9), np.uint8))
+        assert near.any() and dark.any()
+        if picture.max() == 0:  # white around every stroke: as wide as the letters, and 2 pixels more on each side
+            ys, xs = np.nonzero(drawn > 60)
+            on_white = with_key(np.full((200, 300, 3), 255, np.uint8), 14.25)[150:, 150:240].mean(axis=2)
+            letters = np.nonzero(on_white < 200)[1]
+            assert xs.min() >= letters.min() - 4 and xs.max() <= letters.max() + 4 and len(ys) > 0
 
 
 def test_what_is_unknown_is_grey():
@@ -87,6 +108,17 @@ def test_a_video_has_its_pictures_in_order(tmp_path):
         gif.seek(3)
         assert np.abs(np.array(gif.convert("RGB"))[5, 5].astype(int) - pictures[3][5, 5]).max() < 12
     assert sorted(file.name for file in tmp_path.rglob("*.*")) == ["v.gif", "v.mp4"]
+
+
+def test_a_gif_keeps_the_colours_of_few_pixels(tmp_path):
+    ramp = np.linspace(0, 255, 300).astype(np.uint8)
+    picture = np.stack(np.broadcast_arrays(ramp[:, None] // 2 + 60, ramp[None] // 2 + 50, np.uint8(70)), axis=-1)
+    picture[:8, :8], picture[:8, 20:28] = (200, 20, 30), (20, 60, 200)  # events
+    save_animation(tmp_path / "v.gif", iter([picture, picture]), 8)
+    with Image.open(tmp_path / "v.gif") as gif:
+        drawn = np.array(gif.convert("RGB")).astype(int)
+    for place, colour in ((slice(1, 7), (200, 20, 30)), (slice(21, 27), (20, 60, 200))):
+        assert np.abs(drawn[1:7, place].mean(axis=(0, 1)) - colour).max() < 25
 
 
 def test_what_is_no_video_is_refused_and_leaves_nothing(tmp_path):

@@ -7,6 +7,7 @@ settings.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -131,12 +132,14 @@ def _check_same(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             f"{str(old['source'].get('sha256'))[:12]}…); give another folder"
         )
     before, now = (
-        # What a sensor of an older evlift did not have is off.
-        {**settings, "sensor": asdict(Sensor()) | settings.get("sensor", {})}
+        # What a sensor of an older evlift did not have is off. Told field by field: there are many.
+        {**settings, **{f"sensor {k}": v for k, v in (asdict(Sensor()) | settings.get("sensor", {})).items()}}
         for settings in (old["settings"], new["settings"])
     )
     changed = [
-        f"{k}: {before.get(k)} → {now.get(k)}" for k in sorted(before.keys() | now) if before.get(k) != now.get(k)
+        f"{k}: {before.get(k)} → {now.get(k)}"
+        for k in sorted(before.keys() | now)
+        if k != "sensor" and before.get(k) != now.get(k)
     ]
     if changed:
         raise RunError(
@@ -155,7 +158,7 @@ def shown(jobs: Sequence[Any], progress: bool) -> Iterable[Any]:
 
 
 def hash_files(files: Iterable[Path], folder: Path | None = None) -> str:
-    """Of one file its SHA-256; of several in a folder, that of the list of their paths in it and SHA-256."""
+    """Of one file its SHA-256; of several, that of the list of their paths from `folder` and SHA-256."""
     listing, digest = sha256(), sha256()
     for file in files:
         digest = sha256()
@@ -168,5 +171,7 @@ def hash_files(files: Iterable[Path], folder: Path | None = None) -> str:
                 raise InputError(f"cannot read {file} ({error.strerror}); check the file") from error
             digest = sha256(b"unreadable")  # one bad file of many is set aside when its turn comes
         if folder is not None:
-            listing.update(f"{file.relative_to(folder).as_posix()}\0{digest.hexdigest()}\n".encode())
+            # Relative, and maybe upwards: of `images/` itself the label maps lie in `../labels/`.
+            name = Path(os.path.relpath(file, folder)).as_posix()
+            listing.update(f"{name}\0{digest.hexdigest()}\n".encode())
     return digest.hexdigest() if folder is None else listing.hexdigest()

@@ -23,7 +23,8 @@ from ..simulate import Sensor, get_sensor
 from .assemble import Job, Made, assemble, hash_files
 from .clips import boundary as first_held_out
 from .clips import split_of
-from .footage import Footage, read_still
+from .footage import Footage, check_video, read_still
+from .items import check_seed
 from .pictures import Picture, picture_size, pictures_by_split, sort_out
 from .simulated import check_motion
 from .store import Collection
@@ -91,7 +92,7 @@ def build_from_video(
     size = None if size is None else check_size(size)
     held_out = sorted({int(shot) for shot in held_out_shots})
     settings: dict[str, Any] = {
-        "seed": int(seed),
+        "seed": check_seed(seed),
         "size": None if size is None else list(size),
         "sensor": asdict(resolved),
         "shake_px": float(shake_px),
@@ -101,8 +102,7 @@ def build_from_video(
         "held_out_shots": held_out,
         "max_frames": max_frames,
     }
-    if not video.is_file():
-        raise InputError(f"{video} is no file; give a video")
+    check_video(video)
     header: dict[str, Any] = {
         "name": video.stem if name is None else name,
         "licence": licence,
@@ -172,12 +172,12 @@ def build_from_images(
     resolved = get_sensor(sensor)
     _check_share(val_fraction)
     _check_positive("variants", variants)
-    motion = check_motion(resolved, motion)
     parts = pictures_by_split(folder, val_fraction)
+    motion = check_motion(resolved, motion, any(part.deep for part in parts.values()))
     listed = [file for part in parts.values() for picture in part for file in picture if file is not None]
     size = None if size is None else check_size(size)
     settings: dict[str, Any] = {
-        "seed": int(seed),
+        "seed": check_seed(seed),
         "size": None if size is None else list(size),
         "sensor": asdict(resolved),
         "variants": int(variants),

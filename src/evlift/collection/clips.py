@@ -237,7 +237,9 @@ def choose_clips(
     held_out = set(held_out_shots)
     unknown = sorted(shot for shot in held_out if not 0 <= shot < len(film.shots))
     if unknown:
-        raise ConfigError(f"held_out_shots has {unknown}, but there are only shots 0…{len(film.shots) - 1}")
+        raise ConfigError(
+            f"held_out_shots has {unknown}, but there are only shots 0…{len(film.shots) - 1}; choose of these"
+        )
     if not (window_us >= 1 and shake_px >= 0 and 0 <= val_fraction < 1):
         raise ConfigError(
             f"window_us is {window_us}, shake_px {shake_px}, val_fraction {val_fraction}; "

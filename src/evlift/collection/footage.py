@@ -86,6 +86,14 @@ class _Reel:
             yield (shake(frame[None], shake_px, seed, times_us=np.array([t_us]))[0] if shake_px else frame), t_us
 
 
+def check_video(path: Path) -> None:
+    """Raises InputError when there is no file of that name."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a video, or a folder of pictures")
+    if not path.is_file():
+        raise InputError(f"{path} is no file; give a video")
+
+
 @dataclass(frozen=True)
 class Still:
     """A picture and what lies beside it, cut and scaled to the sensor."""

@@ -91,6 +91,11 @@ class Pictures(Sequence[Picture]):
         """Whether any of them has a label map."""
         return bool(self._beside[:, 0].any())
 
+    @property
+    def deep(self) -> bool:
+        """Whether any of them has a depth map."""
+        return bool(self._beside[:, 1].any())
+
 
 class _Beside(NamedTuple):
     """Maps beside the pictures: their folder, and the suffix of each by its stem."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError, InputError, RunError
 from ..events import Events, Frame, Recording, write_recording
@@ -15,7 +15,8 @@ from ..events.packed import check_size as check_sensor_size
 from ..files import alone
 from ..simulate import Sensor, get_sensor
 from .assemble import hash_files, shown
-from .footage import Footage, read_still
+from .footage import Footage, check_video, read_still
+from .items import check_seed
 from .pictures import Picture, pictures_by_split, tell
 from .simulated import check_motion
 from .transform import check_size
@@ -23,6 +24,14 @@ from .transform import check_size
 logger = logging.getLogger(__name__)
 
 Material = tuple[Iterable[Events], Iterable[Frame], int, int]  # events, frames, height, width
+
+
+class Job(NamedTuple):
+    """A recording to make: its name in the folder, what it is of, and what makes it."""
+
+    name: str
+    source: Callable[[], dict[str, Any]]
+    make: Callable[[], Material]
 
 
 def record_video(
@@ -49,22 +58,25 @@ def record_video(
         RunError: `out` holds recordings of another video or with other settings, or something else.
     """
     video, resolved = Path(video), get_sensor(sensor)
-    if not video.is_file():
-        raise InputError(f"{video} is no file; give a video")
+    check_video(video)
     if not shake_px >= 0:
         raise ConfigError(f"shake_px is {shake_px}; give 0 or more pixels")
     size = None if size is None else check_size(size)
-    settings: dict[str, Any] = {"seed": int(seed), "size": size and list(size), "sensor": asdict(resolved)}
+    settings: dict[str, Any] = {"seed": check_seed(seed), "size": size and list(size), "sensor": asdict(resolved)}
     settings |= {"shake_px": float(shake_px), "max_frames": max_frames}
     source = {"kind": "video", "path": str(video), "sha256": hash_files([video])}
+
+    def told() -> dict[str, Any]:
+        return source
+
     footage = Footage(video, resolved, seed, size, shake_px, max_frames)
     tell(footage.problems)
 
     def film(shot: int) -> Material:
         return *footage.record(shot), footage.height, footage.width
 
-    jobs = [(f"shot-{shot:03d}", partial(film, shot)) for shot in range(len(footage.shots))]
-    return _record(Path(out), jobs, source, settings, _name(sensor), licence, progress)
+    jobs = [Job(f"shot-{shot:03d}", told, partial(film, shot)) for shot in range(len(footage.shots))]
+    return _record(Path(out), jobs, video, settings, _name(sensor), licence, progress)[0]
 
 
 def record_images(
@@ -93,17 +105,21 @@ def record_images(
     folder, resolved = Path(folder), get_sensor(sensor)
     if variants < 1:
         raise ConfigError(f"variants is {variants}; give 1 or more")
-    motion = check_motion(resolved, motion)
-    size = None if size is None else check_size(size)
     parts = pictures_by_split(folder, 0)
-    settings: dict[str, Any] = {"seed": int(seed), "size": size and list(size), "sensor": asdict(resolved)}
+    motion = check_motion(resolved, motion, any(part.deep for part in parts.values()))
+    size = None if size is None else check_size(size)
+    settings: dict[str, Any] = {"seed": check_seed(seed), "size": size and list(size), "sensor": asdict(resolved)}
     settings["motion"] = {key: list(value) if isinstance(value, tuple) else value for key, value in motion.items()}
 
     def still(picture: Picture, variant: int) -> Material:
         pair = read_still(picture, size).pair(variant, resolved, seed, motion)
         return [pair.events], [Frame(pair.duration_us, pair.image)], pair.events.height, pair.events.width
 
-    def jobs() -> Iterator[tuple[str, Callable[[], Material]]]:
+    def told(picture: Picture) -> dict[str, Any]:
+        files = [file for file in (picture.path, picture.depth) if file is not None]
+        return {"kind": "images", "path": str(picture.path), "sha256": hash_files(files, folder)}
+
+    def jobs() -> Iterator[Job]:
         for split, pictures in parts.items():
             taken: set[str] = set()
             for picture in pictures:
@@ -111,44 +127,45 @@ def record_images(
                 taken.add(name)
                 for variant in range(variants):
                     own = f"{name}-{variant + 1}" if variants > 1 else name
-                    yield f"{split}/{own}" if len(parts) > 1 else own, partial(still, picture, variant)
+                    where = f"{split}/{own}" if len(parts) > 1 else own
+                    yield Job(where, partial(told, picture), partial(still, picture, variant))
 
-    source = {"kind": "images", "path": str(folder)}
-    made = _record(Path(out), list(jobs()), source, settings, _name(sensor), licence, progress)
+    made, problems = _record(Path(out), list(jobs()), folder, settings, _name(sensor), licence, progress)
     if not made:
-        raise InputError(f"none of the pictures in {folder} can be used; give others")
+        raise InputError(f"none of the pictures in {folder} can be used ({problems[0]}); give others")
     return made
 
 
 def _record(
     out: Path,
-    jobs: Sequence[tuple[str, Callable[[], Material]]],
-    source: dict[str, Any],
+    jobs: Sequence[Job],
+    origin: Path,
     settings: dict[str, Any],
     sensor: str,
     licence: str,
     progress: bool,
-) -> list[Recording]:
-    ours = {name.split("/")[0] for name, _ in jobs}
+) -> tuple[list[Recording], list[str]]:
+    """The recordings, and a line on each that was set aside."""
+    ours = {job.name.split("/")[0] for job in jobs}
     tags = {"simulated": settings}
     recordings: list[Recording] = []
     problems: list[str] = []
     with alone(out):
         strange = sorted(file.name for file in out.iterdir() if file.name not in ours and file.name[0] != ".")
         if strange:
-            raise RunError(f"{out} holds {strange[0]}, which is no recording of {source['path']}; give another folder")
-        for name, make in shown(jobs, progress):
-            path = out / name
+            raise RunError(f"{out} holds {strange[0]}, which is no recording of {origin}; give another folder")
+        for job in shown(jobs, progress):
+            path, source = out / job.name, job.source()
             if path.exists():
                 recordings.append(_same(path, source, tags))
                 continue
             try:
-                chunks, frames, height, width = make()
+                chunks, frames, height, width = job.make()
                 check_sensor_size(height, width)
             except InputError as error:
                 if source["kind"] == "video":
                     raise
-                problems.append(f"set aside {name}: {error}")
+                problems.append(f"set aside {job.name}: {error}")
                 continue
             recording = write_recording(
                 path,
@@ -164,7 +181,7 @@ def _record(
             )
             recordings.append(recording)
     tell(problems)
-    return recordings
+    return recordings, problems
 
 
 def _same(path: Path, source: dict[str, Any], tags: dict[str, Any]) -> Recording:

@@ -101,7 +101,7 @@ class SimulatedPairs(Dataset):
             self.labelled = (
                 self.pictures.labelled if isinstance(self.pictures, Pictures) else any(p.labels for p in self.pictures)
             )
-        deep = len(self.pictures) > 0 and self.pictures[0].depth is not None
+        deep = self.pictures.deep if isinstance(self.pictures, Pictures) else any(p.depth for p in self.pictures)
         self.motion = check_motion(self.sensor, motion, deep)
         self._left_out = 0 if self.clips is not None else len(source) - len(self.pictures)
         # A byte a picture in memory that all workers share, so that what one of them meets is counted once.
@@ -224,8 +224,35 @@ def _compile_video(sensor: Sensor) -> None:
         camera.push(np.full((16, 16), t_us // 10, np.uint8), t_us)
 
 
+def _motion_value(name: str, value: Any) -> Any:
+    """One argument of `pair_from_image` as that takes it; from JSON and YAML come lists, and 1e5 as a fraction."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+
+    if value is None and name in ("kind", "motion_px"):  # as if left out
+        return value
+    if name in ("kind", "path"):
+        if isinstance(value, str):
+            return value
+        wanted = "a word"
+    elif name == "motion_px":
+        if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(number, value)):
+            return tuple(value)
+        wanted = "two numbers, such as [2, 15]"
+    elif name in ("layers", "duration_us", "max_steps"):
+        if number(value) and value == int(value):
+            return int(value)
+        wanted = "a whole number"
+    else:
+        if number(value):
+            return value
+        wanted = "a number"
+    raise ConfigError(f"motion {name} is {value!r}; give {wanted}")
+
+
 def check_motion(sensor: Sensor, motion: Mapping[str, Any] | None, deep: bool = False) -> dict[str, Any]:
-    """`motion` as a dict, once it has been tried, also with a depth map if `deep`.
+    """`motion` as a dict of what `pair_from_image` takes, once it has been tried, also with a depth map if `deep`.
 
     Raises:
         ConfigError: a name or value that cannot be used.
@@ -235,6 +262,7 @@ def check_motion(sensor: Sensor, motion: Mapping[str, Any] | None, deep: bool = 
     unknown = sorted(motion.keys() - set(known))
     if unknown:
         raise ConfigError(f"motion has no {', '.join(unknown)}; it has {', '.join(known)}")
+    motion = {name: _motion_value(name, value) for name, value in motion.items()}
     # On a small picture; this also compiles the sensor's kernel before workers are forked, once instead of in each.
     for depth in (None, np.ones((8, 8), np.float32)) if deep else (None,):
         if depth is None or motion.get("kind") != "planar":

@@ -72,7 +72,12 @@ def _write_gif(path: Path, pictures: Iterable[Picture], hz: float) -> int:
     from PIL import Image  # comes with matplotlib
 
     pictures = (_within(picture, WIDEST_GIF) for picture in pictures)
-    frames = [Image.fromarray(picture) for picture, _ in zip(pictures, range(MOST_GIF_FRAMES), strict=False)]
+    frames = []
+    for picture, _ in zip(pictures, range(MOST_GIF_FRAMES), strict=False):
+        image = Image.fromarray(picture)
+        # Pillow's own choice of 256 colours is by share of the pixels: red and blue events would turn brown.
+        palette = image.quantize(256, method=Image.Quantize.FASTOCTREE)
+        frames.append(image.quantize(256, palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
     if frames:
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / hz), loop=0)
     return len(frames)

@@ -58,10 +58,11 @@ def flow_picture(
     length = np.hypot(x, y)
     length /= longest or max(float(length.max()), 1e-6)
     # Red is to the right, and the hues follow the angle as y grows: down is yellow, left is cyan.
-    place = (np.arctan2(-y, -x) / np.pi + 1) / 2 * (len(WHEEL) - 1)
+    # All round and back to red, where the paper's code stops a step short: a seam in all that moves to the right.
+    place = (np.arctan2(-y, -x) / np.pi + 1) / 2 * len(WHEEL)
     low = place.astype(np.int64)
     share = (place - low)[..., None]
-    hue = (1 - share) * WHEEL[low] + share * WHEEL[(low + 1) % len(WHEEL)]
+    hue = (1 - share) * WHEEL[low % len(WHEEL)] + share * WHEEL[(low + 1) % len(WHEEL)]
     strength = length[..., None]
     colour = np.where(strength <= 1, 1 - strength * (1 - hue), hue * 0.75)
     return np.where(known[..., None], np.rint(colour * 255), UNKNOWN).astype(np.uint8)
@@ -92,6 +93,10 @@ def with_key(picture: Picture, longest: float) -> Picture:
     text, scale = f"{longest:.3g} px", side / 110
     (across, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     where = (max(0, width - side - 8 - across), height - 8)
-    cv2.putText(out, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 3, cv2.LINE_AA)
-    cv2.putText(out, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, (40, 40, 40), 1, cv2.LINE_AA)
+    ink = np.zeros((height, width), np.uint8)
+    cv2.putText(ink, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, (255,), 1, cv2.LINE_AA)
+    # A halo of the very letters: thicker ones would be wider, and lie beside them.
+    for layer, colour in ((cv2.dilate(ink, np.ones((5, 5), np.uint8)), 255), (ink, 30)):
+        share = layer[..., None] / np.float32(255)
+        out = np.rint(out + share * (colour - out.astype(np.float32))).astype(np.uint8)
     return out
