@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from evlift.errors import ConfigError, InputError
 from evlift.simulate.kernels import low_pass
+from evlift.simulate.pixels import PixelArray
 from evlift.simulate.readout import Columns
-from evlift.simulate.sensor import SENSORS, PixelArray, Sensor
+from evlift.simulate.sensor import SENSORS, Sensor
 
 
 def watch(logs, times, sensor, seed=0, flows=None):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from evlift.errors import ConfigError, InputError
-from evlift.simulate.sensor import LONGEST_STEP_US, SENSORS, PixelArray, Sensor, get_sensor
+from evlift.simulate.pixels import LONGEST_STEP_US, PixelArray
+from evlift.simulate.sensor import SENSORS, Sensor, get_sensor
 
 
 def crossings(logs, times, on, off, refractory_us=0):

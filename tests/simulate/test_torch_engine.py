@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from evlift.errors import ConfigError, InputError
 from evlift.represent import VoxelGrid
-from evlift.simulate.sensor import LONGEST_STEP_US, PixelArray, Sensor
+from evlift.simulate.pixels import LONGEST_STEP_US, PixelArray
+from evlift.simulate.sensor import Sensor
 from evlift.simulate.torch_engine import TorchPixels, intensity
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()

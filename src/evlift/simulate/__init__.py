@@ -6,8 +6,9 @@ pair = pair_from_image(image, depth=depth, sensor="davis346", seed=0)     # imag
 
 from .interpolate import FlowInterpolator, Interpolator
 from .motion import PATHS, Motion, SampledMotion, draw_motion, draw_path, matrices, shake_poses
+from .pixels import PixelArray
 from .read import CutFinder, find_shots, iter_video, packaged_video, read_video
-from .sensor import SENSORS, PixelArray, Sensor, get_sensor
+from .sensor import SENSORS, Sensor, get_sensor
 from .stills import Pair, pair_from_image
 from .video import VideoSimulator, events_from_video, shake
 

@@ -19,9 +19,11 @@ from .course import Course
 from .cutouts import draw_cutouts
 from .exposure import expose
 from .motion import Motion, SampledMotion
+from .pixels import PixelArray
+from .readout import Columns
 from .relief import Relief, relative_inverse_depth
 from .scene import Flow, Layer, Layered, Scene
-from .sensor import Columns, PixelArray, Seed, Sensor, get_sensor, to_grey
+from .sensor import Seed, Sensor, get_sensor, to_grey
 
 LONGEST_SIDE = 32_766
 """Most pixels of a side: OpenCV's warps count in int16."""

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError, InputError
-from .sensor import LONGEST_STEP_US, Sensor, get_sensor
+from .pixels import LONGEST_STEP_US
+from .sensor import Sensor, get_sensor
 from .torch_events import LATEST_US, NONE, EventBatch, Layout
 from .torch_readout import read_out
 

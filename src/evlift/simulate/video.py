@@ -10,8 +10,10 @@ from ..errors import InputError
 from ..events import Events
 from .interpolate import FlowInterpolator, Interpolator, check_between, get_interpolator
 from .motion import matrices, shake_poses
+from .pixels import PixelArray
 from .read import CutFinder
-from .sensor import SENSORS, Columns, PixelArray, Seed, Sensor, get_sensor, to_grey
+from .readout import Columns
+from .sensor import SENSORS, Seed, Sensor, get_sensor, to_grey
 from .steady import Steady
 
 
