@@ -38,6 +38,9 @@ class DataConfig:
     """Sensor preset of the simulator, for pictures and videos."""
     motion_px: tuple[float, float] = (2.0, 12.0)
     """Length of the simulated camera path over a still picture, in pixels of the network's input."""
+    motion: dict[str, Any] = field(default_factory=dict)
+    """Pictures: whatever else `evlift.simulate.pair_from_image` takes, as JSON, such as {"path": "shake", "layers": 2}
+    or {"kind": "camera"}."""
     shake_px: float = 6.0
     """Amplitude of the hand-held camera motion that is added to a video, in pixels of the video."""
     window_us: int = 100_000

@@ -55,7 +55,7 @@ def open_pairs(
             augment=augment,
             seed=seed,
             val_fraction=data.val_fraction,
-            motion=None if source.is_file() else {"motion_px": data.motion_px},
+            motion=None if source.is_file() else {"motion_px": data.motion_px, **data.motion},
             frames=out / "frames" if source.is_file() else None,
             **video,
         )
