@@ -229,8 +229,8 @@ def test_an_interpolator_by_name(tmp_path, monkeypatch):
     events = events_from_video(frames, times, interpolate="python:mine_between.nothing")
     np.testing.assert_array_equal(events.t, events_from_video(frames, times, interpolate=False).t)
     for name, why in [
-        ("fast", "no interpolator 'fast'"),
-        ("python:nothing", "no interpolator"),
+        ("fast", "interpolator 'fast' names no function"),
+        ("python:nothing", "names no function"),
         ("python:mine_between.number", "has no function 'number'"),
         ("python:not_there.nothing", "cannot be imported"),
     ]:

@@ -13,9 +13,6 @@ It returns one of
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -23,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..from_python import load_function
 from .sensor import to_grey
 
 Flows = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -76,7 +74,7 @@ def get_interpolator(choice: bool | str | Interpolator) -> Interpolator | None:
         return FlowInterpolator()
     if choice is False:
         return None
-    return _from_python(choice) if isinstance(choice, str) else choice
+    return load_function(choice, "interpolator") if isinstance(choice, str) else choice
 
 
 def check_between(between: Between, frame: NDArray[np.uint8]) -> Between:
@@ -104,24 +102,3 @@ def check_between(between: Between, frame: NDArray[np.uint8]) -> Between:
         given = f"{between.dtype} {list(between.shape)}" if isinstance(between, np.ndarray) else type(between).__name__
         raise ConfigError(f"the interpolator gave {given}; {wanted}")
     return between
-
-
-def _from_python(name: str) -> Interpolator:
-    module_name, _, function_name = name.removeprefix("python:").rpartition(".")
-    if not name.startswith("python:") or not module_name or not function_name:
-        raise ConfigError(f"there is no interpolator {name!r}; write python:module.function, or True for optical flow")
-    here = str(Path.cwd())
-    if here not in sys.path:  # an installed command does not search the working directory, `python -m` does
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module may do while it is imported
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ConfigError(
-            f"interpolator {name!r}: module {module_name!r} cannot be imported ({told}); run where it can be found"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ConfigError(f"interpolator {name!r}: module {module_name!r} has no function {function_name!r}; check it")
-    found: Interpolator = function
-    return found

@@ -9,8 +9,6 @@ Weights are read from safetensors, or by torch with `weights_only=True`: no code
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..from_python import load_function, told
 from .efficientnet import EfficientNetLite0
 from .vit import VisionTransformer
 
@@ -88,26 +87,12 @@ def load_teacher(name: str) -> Teacher:
 
 
 def _from_python(name: str) -> Teacher:
-    module_name, _, function_name = name.removeprefix("python:").rpartition(".")
-    if not module_name or not function_name:
-        raise ConfigError(f"teacher {name!r} names no function; write python:module.function")
-    here = str(Path.cwd())
-    if here not in sys.path:  # an installed command does not search the working directory, `python -m` does
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module may do while it is imported
-        raise ConfigError(
-            f"teacher {name!r}: module {module_name!r} cannot be imported ({_told(error)}); run where it can be found"
-        ) from error
-    make = getattr(module, function_name, None)
-    if not callable(make):
-        raise ConfigError(f"teacher {name!r}: module {module_name!r} has no function {function_name!r}; check the name")
+    make = load_function(name, "teacher")
     try:
         teacher = make()
     except Exception as error:
         raise ConfigError(
-            f"teacher {name!r}: {function_name}() failed ({_told(error)}); put that right first"
+            f"teacher {name!r}: {name.rpartition('.')[2]}() failed ({told(error)}); put that right first"
         ) from error
     _check(teacher, name)
     return teacher
@@ -128,7 +113,7 @@ def _check(teacher: Any, name: str) -> None:
         tokens = teacher.features(torch.zeros(1, 3, side, side))
     except Exception as error:
         raise ConfigError(
-            f"teacher {name!r} fails on a [1, 3, {side}, {side}] picture ({_told(error)}); put that right first"
+            f"teacher {name!r} fails on a [1, 3, {side}, {side}] picture ({told(error)}); put that right first"
         ) from error
     shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
     if shape != (1, 4, 4, teacher.dim):
@@ -138,7 +123,3 @@ def _check(teacher: Any, name: str) -> None:
         )
     if tokens.requires_grad:
         raise ConfigError(f"teacher {name!r} gives features with a gradient; compute them under torch.no_grad()")
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
