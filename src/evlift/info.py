@@ -81,18 +81,7 @@ def describe(path: Path, stated: Stated | None = None, progress: bool = False) -
         parameters = sum(p.numel() for p in encoder.parameters())
         return {"format": "evlift-encoder", "width": encoder.dim, "patch": encoder.patch, "parameters": parameters}
     if kind == "video":
-        from .simulate import find_shots, read_video
-
-        frames, times = read_video(path)
-        shots = find_shots(frames)
-        return {
-            "format": "video",
-            "frames": len(frames),
-            "height": frames.shape[1],
-            "width": frames.shape[2],
-            "duration_us": int(times[-1] - times[0]),
-            "shots": [[int(start), int(stop)] for start, stop in shots],
-        }
+        return _video(path)
     from .collection import image_files
 
     try:
@@ -108,6 +97,30 @@ def describe(path: Path, stated: Stated | None = None, progress: bool = False) -
             raise InputError(f"{path} is a folder of recordings, {first}{more}; look at one of them{also}") from None
         raise
     return {"format": "pictures", "pictures": len(pictures), "labelled": sum(p.labels is not None for p in pictures)}
+
+
+def _video(path: Path) -> dict[str, Any]:
+    from .simulate import find_shots, iter_video
+
+    times: list[int] = []
+    size = (0, 0)
+
+    def frames() -> Iterator[Any]:  # one in memory at a time, however long the video is
+        nonlocal size
+        for frame, t_us in iter_video(path):
+            times.append(t_us)
+            size = frame.shape[:2]
+            yield frame
+
+    shots = find_shots(frames())
+    return {
+        "format": "video",
+        "frames": len(times),
+        "height": size[0],
+        "width": size[1],
+        "duration_us": times[-1] - times[0],
+        "shots": [[int(start), int(stop)] for start, stop in shots],
+    }
 
 
 def _run(path: Path) -> dict[str, Any]:
