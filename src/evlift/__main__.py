@@ -297,8 +297,8 @@ def _info(args: Namespace) -> None:
         draw(path, Path(args.picture), stated, found.get("busiest_us"))
     if args.json:
         print(json.dumps(found))
-    else:
-        _print_table(found, title=args.path)
+    else:  # what nobody said takes no row
+        _print_table({key: value for key, value in found.items() if value not in (None, "", [])}, title=args.path)
 
 
 Arguments = Callable[["ArgumentParser"], None]

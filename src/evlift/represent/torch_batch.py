@@ -7,8 +7,8 @@ Packed words are four bytes an event, a grid of a VGA window some megabytes: it 
 the grid where it is used. A batch is one buffer, so that it takes one copy to the device.
 
 Values are those of the representation on the CPU, to 1e-5 (3e-5 where a million events crowd one pixel). Sums are added
-up in float32 in whatever order the device takes them, so that grids of one batch may differ in the last digits from run to
-run on a GPU.
+up in float32 in whatever order the device takes them, so that grids of one batch may differ in the last digits from run
+to run on a GPU.
 """
 
 from __future__ import annotations
