@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from voxel import processor
 
 Contestant = Callable[[Path], Iterable[Any]]  # the path of a file → pieces; `gather` knows their names
 
@@ -339,15 +340,6 @@ def plain_evt2(words: np.ndarray) -> tuple[np.ndarray, ...]:
         elif word >> 28 < 2:
             events.append((word >> 11 & 0x7FF, word & 0x7FF, high << 6 | word >> 22 & 0x3F, word >> 28))
     return tuple(np.array(events, np.int64).T)
-
-
-def processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import torch
+from voxel import load_streams, processor
 
 from evlift.events import Events, open_recording, write_recording
 from evlift.events.readers import Stated, dsec
@@ -225,22 +226,6 @@ def lens() -> np.ndarray:
     x, y = np.meshgrid(np.arange(WIDTH) - WIDTH / 2, np.arange(HEIGHT) - HEIGHT / 2)
     shrink = 0.99 - 0.1 * (x**2 + y**2) / (WIDTH / 2) ** 2
     return np.stack([x * shrink + WIDTH / 2, y * shrink + HEIGHT / 2], axis=-1).astype(np.float32)
-
-
-def load_streams(path: Path) -> ModuleType:
-    """The module that makes the streams; nothing is written beside it."""
-    module = ModuleType("streams")
-    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
-    return module
-
-
-def processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

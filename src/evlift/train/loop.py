@@ -329,7 +329,7 @@ def _metrics(config: PretrainConfig, losses: list[float], measures: dict[str, di
         for split, found in measures[when].items():
             for name, value in found.items():
                 if name in ("active_share", "pairs"):  # of the held-out pairs, whoever looks at them
-                    splits.setdefault(split, {})[name] = value
+                    splits.setdefault(split, {})[name] = int(value) if name == "pairs" else value
                 else:
                     splits.setdefault(split, {}).setdefault(name, {})[when] = value
     metrics: dict[str, Any] = {"objective": config.objective.preset, "teacher": config.teacher.name}
